@@ -1,0 +1,4 @@
+//! PURE. What an event is: request bytes → events, one result per event.
+
+pub mod parse;
+pub mod time;

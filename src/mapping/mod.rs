@@ -1,0 +1,1 @@
+//! PURE. What an event becomes: event + identity + rules → record bytes.
