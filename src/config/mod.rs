@@ -55,19 +55,9 @@ pub struct Integration {
     /// Unique; letters, digits, `-` and `_`.
     pub name: String,
     /// Preset and categories of consent.
-    pub preset: Preset,
+    pub preset: crate::mapping::Preset,
     /// Categories that must all be granted; empty: consent is not asked.
     pub consent: Vec<String>,
     /// How its records are delivered.
     pub forward: crate::forward::Settings,
-}
-
-/// Which events become which records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preset {
-    /// The eight events of a shop's journey; everything else is dropped.
-    #[default]
-    Retail,
-    /// Every `track` and `page`.
-    Default,
 }

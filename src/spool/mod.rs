@@ -32,7 +32,7 @@ pub struct QuarantineId(pub u64);
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sync {
+pub enum SyncMode {
     /// After a flush of its own group: an answer means fdatasync has returned.
     Always,
     /// At once; a flush follows within the interval. A power cut may take what was answered since the last.
@@ -53,8 +53,8 @@ pub enum Drive {
 pub struct Options {
     /// `state_dir/spool`; created when absent, with its parents.
     pub directory: PathBuf,
-    /// See [`Sync`].
-    pub sync: Sync,
+    /// See [`SyncMode`].
+    pub sync: SyncMode,
     /// Target size of the read cache.
     pub cache_bytes: u64,
     /// Records that may be queued, over all lanes.
