@@ -1,0 +1,314 @@
+//! PURE. Consecutive records of one lane packed into one stored value.
+//!
+//! ```text
+//! key    lane u32 BE ‖ first seq u64 BE                      order of bytes = order of seqs
+//! value  version u8 = 1 ‖ records u16 BE ‖ CRC-32 u32 BE ‖ bincode of the body
+//! ```
+//! The checksum covers the key, the count and the body: a chunk read back under another key is damaged.
+//! Chunks stay small because sled moves values over a quarter of its segment into files that it never
+//! syncs, and counts a whole leaf as one value (DESIGN.md section 9).
+
+use std::sync::Arc;
+
+use bincode::Options as _;
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::entry::{Entry, LaneId, RECORD_BYTES_MAX, Seq};
+use crate::clock::UnixMillis;
+
+/// A chunk is closed before its records exceed this; a larger record fills one alone.
+pub const CHUNK_BYTES: usize = 7 * 1024;
+/// Records in one chunk: small records must not make a chunk slow to read.
+pub const CHUNK_RECORDS_MAX: usize = 512;
+/// The largest value this module makes: one record of the largest size and the frame around it.
+pub const VALUE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 7;
+const KEY_BYTES: usize = 12;
+
+/// Why stored bytes are not a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// The key has another length.
+    #[error("a chunk's key has {0} bytes instead of {KEY_BYTES}")]
+    Key(usize),
+    /// Shorter than its head.
+    #[error("the chunk is cut off after {0} bytes")]
+    Short(usize),
+    /// Written by another version.
+    #[error("the chunk has format {0}, this program reads {VERSION}")]
+    Version(u8),
+    /// The checksum does not match.
+    #[error("the chunk's checksum does not match its bytes")]
+    Checksum,
+    /// The body does not decode, or disagrees with the head.
+    #[error("the chunk does not decode: {0}")]
+    Body(String),
+}
+
+/// One chunk, decoded or about to be encoded. Borrows the records' bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk<'a> {
+    /// When its group was committed.
+    pub committed_at: UnixMillis,
+    /// Bytes of all records of the lane before this chunk, since the lane began.
+    pub bytes_before: u64,
+    /// The `@type`s that occur in it.
+    #[serde(borrow)]
+    types: Vec<&'a str>,
+    /// (index into `types`, bytes), in order.
+    #[serde(borrow)]
+    records: Vec<(u8, Raw<'a>)>,
+}
+
+/// Bytes that bincode copies as one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Raw)
+    }
+}
+
+impl<'a> Chunk<'a> {
+    /// An empty chunk.
+    #[must_use]
+    pub fn new(committed_at: UnixMillis, bytes_before: u64) -> Chunk<'a> {
+        Chunk { committed_at, bytes_before, types: Vec::new(), records: Vec::new() }
+    }
+
+    /// Adds a record, unless the chunk is full: then the caller starts another.
+    #[must_use]
+    pub fn push(&mut self, record_type: &'a str, record: &'a [u8]) -> bool {
+        let full = self.records.len() == CHUNK_RECORDS_MAX
+            || (!self.records.is_empty() && self.bytes() + record.len() > CHUNK_BYTES);
+        let known = self.types.iter().position(|known| *known == record_type);
+        let Ok(index) = u8::try_from(known.unwrap_or(self.types.len())) else { return false };
+        if full {
+            return false;
+        }
+        if known.is_none() {
+            self.types.push(record_type);
+        }
+        self.records.push((index, Raw(record)));
+        true
+    }
+
+    /// How many records it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The bytes of its records.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.records.iter().map(|(_, record)| record.0.len()).sum()
+    }
+
+    /// Its records' (`@type`, bytes), in order.
+    pub fn records(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
+        self.records.iter().map(|(index, record)| {
+            (self.types.get(usize::from(*index)).copied().unwrap_or_default(), record.0)
+        })
+    }
+
+    /// The records from `from` on as entries, when the chunk begins at `first`.
+    #[must_use]
+    pub fn entries(&self, first: Seq, from: Seq) -> Vec<Entry> {
+        let types: Vec<Arc<str>> = self.types.iter().map(|name| Arc::from(*name)).collect();
+        let skip = usize::try_from(from.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
+        let later = self.records.iter().zip(first.0..).skip(skip);
+        later
+            .filter_map(|((index, record), seq)| {
+                let record_type = types.get(usize::from(*index))?.clone();
+                Some(Entry { seq: Seq(seq), record_type, record: Bytes::copy_from_slice(record.0) })
+            })
+            .collect()
+    }
+
+    /// The stored value.
+    ///
+    /// # Panics
+    /// When the chunk is empty: a stored chunk must hold a seq.
+    #[must_use]
+    pub fn encode(&self, lane: LaneId, first: Seq) -> Vec<u8> {
+        assert!(!self.is_empty(), "an empty chunk is never stored");
+        let count = u16::try_from(self.len()).expect("bounded by CHUNK_RECORDS_MAX");
+        let mut value = Vec::with_capacity(self.bytes() + 24 * self.len() + 64);
+        value.push(VERSION);
+        value.extend_from_slice(&count.to_be_bytes());
+        value.extend_from_slice(&[0; 4]);
+        codec()
+            .serialize_into(&mut value, self)
+            .expect("writing into memory cannot fail below the limit");
+        let sum = checksum(&key(lane, first), count, value.get(HEAD_BYTES..).unwrap_or_default());
+        if let Some(place) = value.get_mut(3..HEAD_BYTES) {
+            place.copy_from_slice(&sum.to_be_bytes());
+        }
+        value
+    }
+
+    /// Reads a stored value.
+    ///
+    /// # Errors
+    /// See [`ChunkError`]: whatever the bytes are, never a panic.
+    pub fn decode(lane: LaneId, first: Seq, value: &'a [u8]) -> Result<Chunk<'a>, ChunkError> {
+        let Some((&[version, count_high, count_low, s0, s1, s2, s3], body)) =
+            value.split_first_chunk::<HEAD_BYTES>()
+        else {
+            return Err(ChunkError::Short(value.len()));
+        };
+        if version != VERSION {
+            return Err(ChunkError::Version(version));
+        }
+        let count = u16::from_be_bytes([count_high, count_low]);
+        if checksum(&key(lane, first), count, body) != u32::from_be_bytes([s0, s1, s2, s3]) {
+            return Err(ChunkError::Checksum);
+        }
+        let chunk: Chunk<'a> =
+            codec().deserialize(body).map_err(|error| ChunkError::Body(error.to_string()))?;
+        if chunk.len() != usize::from(count) || chunk.is_empty() {
+            return Err(ChunkError::Body(format!(
+                "{} records where the head says {count}",
+                chunk.len()
+            )));
+        }
+        if chunk.records.iter().any(|(index, _)| usize::from(*index) >= chunk.types.len()) {
+            return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
+        }
+        Ok(chunk)
+    }
+}
+
+/// The stored key of a chunk.
+#[must_use]
+pub fn key(lane: LaneId, first: Seq) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    let (lane_part, seq_part) = key.split_at_mut(4);
+    lane_part.copy_from_slice(&lane.0.to_be_bytes());
+    seq_part.copy_from_slice(&first.0.to_be_bytes());
+    key
+}
+
+/// The lane and seq of a stored key.
+///
+/// # Errors
+/// [`ChunkError::Key`].
+pub fn parse_key(key: &[u8]) -> Result<(LaneId, Seq), ChunkError> {
+    let (lane, seq) = key.split_first_chunk::<4>().ok_or(ChunkError::Key(key.len()))?;
+    let seq = <[u8; 8]>::try_from(seq).map_err(|_| ChunkError::Key(key.len()))?;
+    Ok((LaneId(u32::from_be_bytes(*lane)), Seq(u64::from_be_bytes(seq))))
+}
+
+fn checksum(key: &[u8], count: u16, body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(&count.to_be_bytes());
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// bincode 1.3 with every choice explicit: fixed-width integers, a size limit, no trailing bytes.
+fn codec() -> impl bincode::Options {
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .with_limit(VALUE_BYTES_MAX as u64 * 2)
+        .reject_trailing_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packed(records: &[(String, Vec<u8>)]) -> Chunk<'_> {
+        let mut chunk = Chunk::new(UnixMillis(7), 11);
+        for (record_type, record) in records {
+            if !chunk.push(record_type, record) {
+                break;
+            }
+        }
+        chunk
+    }
+
+    fn records() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+        proptest::collection::vec(
+            ("[a-c]{1,2}", proptest::collection::vec(any::<u8>(), 0..900)),
+            1..60,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(records in records(), lane: u32, first: u64) {
+            let chunk = packed(&records);
+            let value = chunk.encode(LaneId(lane), Seq(first));
+            prop_assert_eq!(Chunk::decode(LaneId(lane), Seq(first), &value).unwrap(), chunk.clone());
+            prop_assert!(chunk.len() == 1 || chunk.bytes() <= CHUNK_BYTES);
+            prop_assert_eq!(parse_key(&key(LaneId(lane), Seq(first))).unwrap(), (LaneId(lane), Seq(first)));
+        }
+
+        #[test]
+        fn keys_order_as_lane_then_seq(a: (u32, u64), b: (u32, u64)) {
+            prop_assert_eq!(key(LaneId(a.0), Seq(a.1)).cmp(&key(LaneId(b.0), Seq(b.1))), a.cmp(&b));
+        }
+
+        #[test]
+        fn any_bytes_decode_or_err(value in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Chunk::decode(LaneId(1), Seq(1), &value).is_err());
+        }
+
+        #[test]
+        fn one_flipped_bit_is_noticed(records in records(), at: prop::sample::Index, bit in 0_u8..8) {
+            let mut value = packed(&records).encode(LaneId(1), Seq(1));
+            let at = at.index(value.len());
+            value[at] ^= 1 << bit;
+            prop_assert!(Chunk::decode(LaneId(1), Seq(1), &value).is_err());
+        }
+    }
+
+    #[test]
+    fn a_chunk_under_another_key_is_damaged() {
+        let records = [("custom_event".to_owned(), b"{}".to_vec())];
+        let value = packed(&records).encode(LaneId(1), Seq(1));
+        assert_eq!(Chunk::decode(LaneId(1), Seq(2), &value), Err(ChunkError::Checksum));
+        assert_eq!(Chunk::decode(LaneId(2), Seq(1), &value), Err(ChunkError::Checksum));
+    }
+
+    #[test]
+    fn a_chunk_closes_at_its_size_and_a_large_record_fills_one_alone() {
+        let (small, large) = (vec![b'x'; 3000], vec![b'x'; RECORD_BYTES_MAX]);
+        let mut chunk = Chunk::new(UnixMillis(0), 0);
+        assert!(chunk.push("a", &small) && chunk.push("a", &small));
+        assert!(!chunk.push("a", &small));
+        let mut alone = Chunk::new(UnixMillis(0), 0);
+        assert!(alone.push("a", &large));
+        assert!(!alone.push("a", b""[..].as_ref()));
+        assert!(alone.encode(LaneId(1), Seq(1)).len() <= VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn entries_start_where_they_are_asked_to() {
+        let records: Vec<_> = (0..5_u8).map(|n| ("t".to_owned(), vec![n])).collect();
+        let seqs: Vec<u64> =
+            packed(&records).entries(Seq(10), Seq(13)).iter().map(|entry| entry.seq.0).collect();
+        assert_eq!(seqs, [13, 14]);
+    }
+}

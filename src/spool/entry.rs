@@ -1,0 +1,199 @@
+//! What the spool takes and gives back: numbers, appends, entries, settlements.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::dedupe::Once;
+use crate::clock::UnixMillis;
+
+/// A record's place in its lane, from 1, contiguous, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Seq(pub u64);
+
+/// One strictly ordered sequence of records of one integration, as the spool numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LaneId(pub u32);
+
+/// The number of an entry in the quarantine, from 1, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct QuarantineId(pub u64);
+
+/// What one request wants made durable, whole or not at all. `items` keep their order in their lanes.
+#[derive(Clone, Debug, Default)]
+pub struct Append {
+    /// Records and quarantine entries, in the order of arrival.
+    pub items: Vec<Item>,
+    /// Traits to merge into stored identities, applied before the items: (key, JSON object).
+    pub identities: Vec<(String, Bytes)>,
+    /// Quarantine entries that this append replaces (retry) or removes (drop). When one of them no longer
+    /// exists nothing is stored.
+    pub releases: Vec<QuarantineId>,
+}
+
+/// One thing to store.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// With it, the item is skipped when its digest is still in the window.
+    pub once: Option<Once>,
+    /// Where it goes.
+    pub content: Content,
+}
+
+/// Where an item goes.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// To the end of a lane. At most [`RECORD_BYTES_MAX`].
+    Record {
+        /// The lane.
+        lane: LaneId,
+        /// The record's `@type`: a push never mixes two.
+        record_type: Arc<str>,
+        /// The exact JSON bytes that will be pushed.
+        record: Bytes,
+    },
+    /// To the quarantine.
+    Quarantine(Quarantined),
+}
+
+/// The largest record the store may hold: see DESIGN.md section 9 on blob files.
+pub const RECORD_BYTES_MAX: usize = 60_000;
+
+/// Something kept aside with its reason, until an operator retries or drops it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// What it was.
+    pub origin: Origin,
+    /// A short code: `rejected`, `too_large`, `invalid_event`, …
+    pub reason: String,
+    /// What the answer or the parser said, at most [`DETAIL_BYTES_MAX`].
+    pub detail: String,
+    /// The status of the answer, for a record that upstream refused.
+    pub status: Option<u16>,
+    /// When it was set aside.
+    pub at: UnixMillis,
+    /// The exact bytes of the record or event.
+    pub body: Vec<u8>,
+}
+
+/// The longest text kept with a quarantine entry or a delivery.
+pub const DETAIL_BYTES_MAX: usize = 4096;
+
+/// Where a quarantined body came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// A record of a lane that upstream refused.
+    Record {
+        /// The lane it was in.
+        lane: LaneId,
+        /// The integration's name.
+        integration: String,
+        /// Its seq there.
+        seq: Seq,
+        /// Its `@type`.
+        record_type: String,
+    },
+    /// An event of a batch that could not become a record.
+    Event {
+        /// The route's or the item's type: `track`, `page`, …; empty when unknown.
+        kind: String,
+        /// The integration whose mapping refused it; `None` when no integration could read it.
+        integration: Option<String>,
+    },
+}
+
+/// What an append came to. All of it is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Indices into `Append::items` that were skipped because their digest was in the window.
+    pub duplicates: Vec<usize>,
+}
+
+/// One record as it is read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the lane.
+    pub seq: Seq,
+    /// Its `@type`.
+    pub record_type: Arc<str>,
+    /// The exact bytes that were appended.
+    pub record: Bytes,
+}
+
+/// How the oldest records of a lane ended, in one step that is durable when it returns.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The lane.
+    pub lane: LaneId,
+    /// The first of the settled records: must be the lane's cursor.
+    pub first: Seq,
+    /// How many, from `first` on.
+    pub records: u64,
+    /// Their bytes, as `peek` gave them.
+    pub bytes: u64,
+    /// Their common end.
+    pub end: End,
+    /// Copies for the quarantine, durable before the cursor passes the records.
+    pub copies: Vec<Quarantined>,
+    /// The push that brought it about, for the event debugger.
+    pub delivery: Option<Delivery>,
+}
+
+/// How a record leaves the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// Upstream answered 202.
+    Delivered,
+    /// Set aside with its reason.
+    Quarantined,
+    /// The person's consent was revoked.
+    Withheld,
+    /// Erased on request.
+    Erased,
+}
+
+/// One push that settled records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// First settled seq.
+    pub first: Seq,
+    /// Settled records from `first` on.
+    pub records: u64,
+    /// How they ended.
+    pub end: End,
+    /// The answer's status.
+    pub status: u16,
+    /// The attempt that was answered, from 1.
+    pub attempt: u32,
+    /// When the push began.
+    pub sent_at: UnixMillis,
+    /// When the answer had arrived.
+    pub answered_at: UnixMillis,
+    /// The answer's body, at most [`DETAIL_BYTES_MAX`].
+    pub answer: String,
+}
+
+/// The state of a lane as the last flush left it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneStats {
+    /// The newest seq; 0 when the lane never held one.
+    pub newest: u64,
+    /// The first seq that is not settled.
+    pub cursor: u64,
+    /// Records not settled.
+    pub queued_records: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// When the oldest of them was committed.
+    pub oldest_at: Option<UnixMillis>,
+    /// Records settled as delivered, since the lane began.
+    pub delivered: u64,
+    /// Records settled as quarantined.
+    pub quarantined: u64,
+    /// Records settled as withheld.
+    pub withheld: u64,
+    /// Records settled as erased.
+    pub erased: u64,
+}

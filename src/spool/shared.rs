@@ -1,0 +1,248 @@
+//! What the handles and the committer share: the store, the published state of the lanes, the failure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::Options;
+use super::entry::LaneId;
+use super::error::AppendError;
+use super::identity::Cache;
+use super::store::{LaneOnDisk, Store, StoreError, Tallies};
+use crate::clock;
+
+/// A flush that takes longer counts as failed: sled may wait for ever after an I/O error.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// As the spool was opened.
+    pub(super) options: Options,
+    /// The generation's directory.
+    pub(super) generation: PathBuf,
+    /// The engine.
+    pub(super) store: Store,
+    /// Recently used identities.
+    pub(super) identities: Cache,
+    lanes: RwLock<BTreeMap<LaneId, Arc<LaneView>>>,
+    quarantine_entries: AtomicU64,
+    quarantine_bytes: AtomicU64,
+    failure: watch::Sender<Option<String>>,
+    /// When the flush under way began, in unix milliseconds; 0 when none is.
+    flushing_since: AtomicU64,
+}
+
+/// A lane as the last flush left it.
+#[derive(Debug)]
+pub(super) struct LaneView {
+    /// The integration's name.
+    pub(super) integration: String,
+    /// Which of the integration's lanes.
+    pub(super) number: u32,
+    /// Newest seq; wakes the forwarder.
+    pub(super) newest: watch::Sender<u64>,
+    counted: Mutex<Counted>,
+}
+
+/// The numbers of a lane, all of the same moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    /// Newest seq.
+    pub(super) newest: u64,
+    /// Bytes of all records up to it.
+    pub(super) bytes: u64,
+    /// How the settled ones ended.
+    pub(super) tallies: Tallies,
+}
+
+impl LaneView {
+    /// The view of a lane.
+    #[must_use]
+    pub(super) fn new(disk: &LaneOnDisk) -> LaneView {
+        LaneView {
+            integration: disk.integration.clone(),
+            number: disk.number,
+            newest: watch::Sender::new(disk.newest),
+            counted: Mutex::new(Counted::of(disk)),
+        }
+    }
+
+    /// The lane's numbers.
+    pub(super) fn counted(&self) -> Counted {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counted {
+    fn of(disk: &LaneOnDisk) -> Counted {
+        Counted { newest: disk.newest, bytes: disk.bytes, tallies: disk.tallies }
+    }
+}
+
+impl Shared {
+    /// The state over an open store.
+    #[must_use]
+    pub(super) fn new(
+        options: Options,
+        generation: PathBuf,
+        store: Store,
+        lanes: &[LaneOnDisk],
+        (entries, bytes): (u64, u64),
+    ) -> Shared {
+        let lanes = lanes.iter().map(|disk| (disk.lane, Arc::new(LaneView::new(disk)))).collect();
+        Shared {
+            options,
+            generation,
+            store,
+            identities: Cache::default(),
+            lanes: RwLock::new(lanes),
+            quarantine_entries: AtomicU64::new(entries),
+            quarantine_bytes: AtomicU64::new(bytes),
+            failure: watch::Sender::new(None),
+            flushing_since: AtomicU64::new(0),
+        }
+    }
+
+    // ── lanes ──
+
+    /// The lanes, in the order of their ids.
+    pub(super) fn lanes(&self) -> Vec<(LaneId, Arc<LaneView>)> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().map(|(lane, view)| (*lane, view.clone())).collect()
+    }
+
+    /// One lane.
+    ///
+    /// # Panics
+    /// When `lane` was not given by this spool: the caller's bug.
+    pub(super) fn lane(&self, lane: LaneId) -> Arc<LaneView> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.get(&lane).expect("lane ids come from `Spool::lane`").clone()
+    }
+
+    /// Makes a new lane known.
+    pub(super) fn add_lane(&self, lane: LaneId, view: LaneView) {
+        self.lanes.write().unwrap_or_else(PoisonError::into_inner).insert(lane, Arc::new(view));
+    }
+
+    /// Publishes the numbers of a lane after a flush.
+    pub(super) fn publish_lane(&self, disk: &LaneOnDisk) {
+        let view = self.lane(disk.lane);
+        *view.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted::of(disk);
+        view.newest
+            .send_if_modified(|newest| std::mem::replace(newest, disk.newest) != disk.newest);
+    }
+
+    // ── limits ──
+
+    /// Refuses when `records` and `bytes` in the spool would be too many, or the disk is low (Promise 7).
+    pub(super) fn refusal(&self, records: u64, bytes: u64) -> Result<(), AppendError> {
+        if records > self.options.records_max {
+            return Err(AppendError::Full {
+                queued: records,
+                limit: self.options.records_max,
+                unit: "records",
+            });
+        }
+        if bytes > self.options.bytes_max {
+            return Err(AppendError::Full {
+                queued: bytes,
+                limit: self.options.bytes_max,
+                unit: "bytes",
+            });
+        }
+        let min = self.options.free_disk_min_bytes;
+        match rustix::fs::statvfs(&self.options.directory) {
+            Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < min => {
+                Err(AppendError::DiskLow { free: disk.f_bavail.saturating_mul(disk.f_frsize), min })
+            }
+            Ok(_) => Ok(()),
+            Err(errno) => {
+                tracing::warn!(error = %errno, "the free disk space cannot be read: the append is tried all the same");
+                Ok(())
+            }
+        }
+    }
+
+    /// Entries and stored bytes of the quarantine.
+    pub(super) fn quarantine_size(&self) -> (u64, u64) {
+        (
+            self.quarantine_entries.load(Ordering::Acquire),
+            self.quarantine_bytes.load(Ordering::Acquire),
+        )
+    }
+
+    /// Counts an entry that was added.
+    pub(super) fn quarantine_grew(&self, bytes: u64) {
+        self.quarantine_entries.fetch_add(1, Ordering::AcqRel);
+        self.quarantine_bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Counts an entry that was removed.
+    pub(super) fn quarantine_shrank(&self, bytes: u64) {
+        self.quarantine_entries.fetch_sub(1, Ordering::AcqRel);
+        self.quarantine_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    // ── identities ──
+
+    /// The traits of `key`, from the cache or the disk. May block on the disk.
+    pub(super) fn identity(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        if let Some(traits) = self.identities.get(key) {
+            return Ok(traits);
+        }
+        let epoch = self.identities.epoch();
+        let traits = self.store.identity(key)?;
+        self.identities.fill(epoch, key.to_owned(), traits.clone());
+        Ok(traits)
+    }
+
+    // ── flush and failure ──
+
+    /// Flushes the store, watched by [`Shared::failed`].
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        self.flushing_since.store(clock::now().0, Ordering::Release);
+        let flushed = self.store.flush();
+        self.flushing_since.store(0, Ordering::Release);
+        flushed
+    }
+
+    /// Marks the spool as failed, for good. The first reason stays.
+    pub(super) fn fail(&self, reason: &str) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+    }
+
+    /// Why the spool failed, if it has.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// Resolves with the reason once the spool has failed, or a flush does not return.
+    pub(super) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let mut looks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                changed = failure.wait_for(Option::is_some) => {
+                    return changed.ok().and_then(|reason| reason.clone()).unwrap_or_default();
+                }
+                _ = looks.tick() => {
+                    let since = self.flushing_since.load(Ordering::Acquire);
+                    if since != 0 && clock::UnixMillis(since).age(clock::now()) > FLUSH_DEADLINE {
+                        self.fail("a flush has not returned within a minute");
+                    }
+                }
+            }
+        }
+    }
+}
