@@ -1,6 +1,30 @@
-//! The producers' socket.
+//! The producers' socket: bounded requests in, answers out.
+//!
+//! ```text
+//! listener ──connection──▶ service ──body──▶ intake ──▶ event::parse ─▶ mapping ─▶ Spool::append
+//!                             ▲                                                       │
+//!                             └──────── answer, only after the commit ◀───────────────┘
+//! ```
+//!
+//! - Promise 1: a 200 is written only after `Spool::append` has returned, which means a flush.
+//! - Promise 2: everything that can refuse a request does so before the append; the append is whole or nothing.
+//! - Promise 7: connections, the bytes of a body, the bytes of all bodies together, and the time in which a header
+//!   or a body must arrive have limits. At the connection limit further ones wait in the socket's backlog.
+
+mod answer;
+mod counters;
+mod intake;
+mod listener;
+mod routes;
+mod service;
 
 use std::time::Duration;
+
+pub use self::answer::{Fate, Outcome, Refusal, Taken};
+pub use self::counters::{Counters, Counts};
+pub use self::intake::{Intake, Integration, ReplayError};
+pub use self::listener::{bind, serve};
+pub use self::service::Service;
 
 /// What one request and one connection may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,67 @@
+//! What went through the socket since the daemon started.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::answer::{Fate, Refusal, Taken};
+
+/// Counts of events and requests, all of the same moment.
+///
+/// Every event of an answered request is in exactly one of the four event counts (Promise 6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Requests answered 200.
+    pub requests: u64,
+    /// Events accepted.
+    pub events_accepted: u64,
+    /// Events dropped, by reason.
+    pub events_dropped: BTreeMap<String, u64>,
+    /// Events seen before.
+    pub events_duplicate: u64,
+    /// Events set aside.
+    pub events_quarantined: u64,
+    /// Requests refused whole, by code.
+    pub requests_refused: BTreeMap<String, u64>,
+}
+
+/// The counts, shared by all connections.
+#[derive(Debug, Default)]
+pub struct Counters {
+    counts: Mutex<Counts>,
+}
+
+impl Counters {
+    /// Counts an answered request.
+    pub fn took(&self, taken: &Taken) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.requests += 1;
+        counts.events_accepted += taken.accepted;
+        counts.events_duplicate += taken.duplicate;
+        counts.events_quarantined += taken.quarantined;
+        for dropped in taken.items.iter().filter(|item| item.outcome == Fate::Dropped) {
+            add(&mut counts.events_dropped, &dropped.reason);
+        }
+    }
+
+    /// Counts a refused request.
+    pub fn refused(&self, refusal: &Refusal) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        add(&mut counts.requests_refused, refusal.code);
+    }
+
+    /// The counts as they stand.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn add(counts: &mut BTreeMap<String, u64>, key: &str) {
+    if let Some(count) = counts.get_mut(key) {
+        *count += 1;
+    } else {
+        counts.insert(key.to_owned(), 1);
+    }
+}

@@ -1,0 +1,344 @@
+//! One body: events → records → one append → the answer.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::answer::{Fate, Outcome, Refusal, Taken};
+use crate::clock::UnixMillis;
+use crate::event::Kind;
+use crate::event::object::merge;
+use crate::event::parse::{self, BatchItem, BodyError, Event};
+use crate::event::repair::{DEPTH_MAX, repair};
+use crate::mapping::{self, Identity, Rules};
+use crate::spool::{
+    Append, AppendError, Content, Item, LaneId, Once, Origin, QuarantineId, Quarantined,
+    RECORD_BYTES_MAX, Spool,
+};
+
+/// The scope of events that no integration could read: their digest is that of their bytes.
+const INVALID_SCOPE: u32 = 0;
+
+/// An integration as the intake sees it.
+#[derive(Clone, Debug)]
+pub struct Integration {
+    /// Its name.
+    pub name: String,
+    /// Where its records go; its id is also the scope of the dedupe window.
+    pub lane: LaneId,
+    /// What its events become.
+    pub rules: Rules,
+}
+
+/// Turns bodies into appends.
+#[derive(Debug)]
+pub struct Intake {
+    spool: Spool,
+    integrations: Vec<Integration>,
+}
+
+/// Why an event of the quarantine was not taken in again. It stays where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// It is still not valid, or its integration is gone.
+    #[error("{0}")]
+    Invalid(String),
+    /// The spool refused.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// What the events of a request come to, while they are gone through in order.
+struct Draft<'a> {
+    append: Append,
+    /// For each event: its items in the append, or how it ended without any.
+    events: Vec<Planned>,
+    identities: HashMap<String, Option<Bytes>>,
+    integrations: &'a [Integration],
+    received: UnixMillis,
+}
+
+enum Planned {
+    /// The range of its items in the append, and whether they are quarantine entries.
+    Items { first: usize, count: usize, quarantined: Option<(String, String)> },
+    /// Accepted without a record: an identify.
+    Applied,
+    /// Dropped with this reason.
+    Dropped(&'static str),
+}
+
+impl Intake {
+    /// An intake for `integrations`.
+    #[must_use]
+    pub fn new(spool: Spool, integrations: Vec<Integration>) -> Intake {
+        Intake { spool, integrations }
+    }
+
+    /// Whether a request would be refused now.
+    ///
+    /// # Errors
+    /// With the reason.
+    pub fn accepting(&self) -> Result<(), Refusal> {
+        self.spool.accepting().map_err(Refusal::from)
+    }
+
+    /// Takes a body that is one event of `kind`. All of it is durable when this returns (Promise 1).
+    ///
+    /// # Errors
+    /// A refusal: nothing was stored.
+    pub async fn single(
+        &self,
+        kind: Kind,
+        body: &[u8],
+        received: UnixMillis,
+    ) -> Result<Taken, Refusal> {
+        let body = repair(body, DEPTH_MAX)?;
+        let event = parse::single(&body, kind, received)?;
+        let mut draft = self.draft(identity_keys([&event]), received).await?;
+        if let Some((reason, detail)) = draft.add(&event, &body) {
+            return Err(Refusal::new(
+                if reason == "too_large" { "too_large" } else { "invalid_event" },
+                detail,
+            ));
+        }
+        self.commit(draft).await
+    }
+
+    /// Takes a body of many events. Each invalid one goes to the quarantine and costs the others nothing.
+    ///
+    /// # Errors
+    /// A refusal: nothing was stored.
+    pub async fn batch(&self, body: &[u8], received: UnixMillis) -> Result<Taken, Refusal> {
+        let body = repair(body, DEPTH_MAX)?;
+        let items = parse::batch(&body, received)?;
+        let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
+        let mut draft = self.draft(identity_keys(valid), received).await?;
+        for item in &items {
+            draft.add_item(item);
+        }
+        self.commit(draft).await
+    }
+
+    /// Takes an event of the quarantine in again, for one integration or for all, and removes it from there.
+    ///
+    /// # Errors
+    /// [`ReplayError`]: the event stays in the quarantine.
+    pub async fn replay(
+        &self,
+        body: &[u8],
+        integration: Option<&str>,
+        received: UnixMillis,
+        release: QuarantineId,
+    ) -> Result<(), ReplayError> {
+        let invalid = |message: String| ReplayError::Invalid(message);
+        let text = std::str::from_utf8(body).map_err(|error| invalid(error.to_string()))?;
+        let batch = format!("[{text}]");
+        let items = parse::batch(&batch, received).map_err(|error| invalid(error.to_string()))?;
+        let [BatchItem { event, raw, .. }] = items.as_slice() else {
+            return Err(invalid("not one event".into()));
+        };
+        let event = event.as_ref().map_err(|error| invalid(error.to_string()))?;
+        let drafted = self.draft(identity_keys([event]), received).await;
+        let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
+        if let Some(name) = integration {
+            let found = self.integrations.iter().position(|known| known.name == name);
+            let found = found.and_then(|index| self.integrations.get(index..=index));
+            draft.integrations =
+                found.ok_or_else(|| invalid(format!("integration {name:?} is not configured")))?;
+        }
+        if let Some((_, detail)) = draft.add(event, raw) {
+            return Err(invalid(detail));
+        }
+        draft.append.items.retain(|item| matches!(item.content, Content::Record { .. }));
+        draft.append.items.iter_mut().for_each(|item| item.once = None); // asked for by an operator
+        draft.append.releases.push(release);
+        self.spool.append(draft.append).await?;
+        Ok(())
+    }
+
+    /// An empty draft that knows the identities under `keys`.
+    async fn draft(
+        &self,
+        keys: HashSet<String>,
+        received: UnixMillis,
+    ) -> Result<Draft<'_>, Refusal> {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let traits =
+            if keys.is_empty() { Vec::new() } else { self.spool.identities(keys.clone()).await? };
+        Ok(Draft {
+            append: Append::default(),
+            events: Vec::new(),
+            identities: keys.into_iter().zip(traits).collect(),
+            integrations: &self.integrations,
+            received,
+        })
+    }
+
+    /// Appends the draft and says what became of each event.
+    async fn commit(&self, draft: Draft<'_>) -> Result<Taken, Refusal> {
+        let Draft { append, events, .. } = draft;
+        let nothing = append.items.is_empty() && append.identities.is_empty();
+        let duplicates =
+            if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
+        let mut taken = Taken::new();
+        for (index, planned) in events.into_iter().enumerate() {
+            let outcome = match planned {
+                Planned::Applied => None,
+                Planned::Dropped(reason) => Some((Fate::Dropped, reason.to_owned(), None)),
+                Planned::Items { first, count, quarantined } => {
+                    let known = |item: &usize| duplicates.binary_search(item).is_ok();
+                    match quarantined {
+                        _ if (first..first + count).all(|item| known(&item)) => {
+                            Some((Fate::Duplicate, "seen_before".to_owned(), None))
+                        }
+                        Some((reason, message)) => Some((Fate::Quarantined, reason, Some(message))),
+                        None => None,
+                    }
+                }
+            };
+            match outcome {
+                None => taken.accept(),
+                Some((outcome, reason, message)) => {
+                    taken.add(Outcome { index, outcome, reason, message })
+                }
+            }
+        }
+        Ok(taken)
+    }
+}
+
+impl Draft<'_> {
+    fn add_item(&mut self, item: &BatchItem<'_>) {
+        let (reason, detail) = match &item.event {
+            Ok(event) => match self.add(event, item.raw) {
+                Some(refused) => refused,
+                None => return,
+            },
+            Err(error) => ("invalid_event".to_owned(), error.to_string()),
+        };
+        let kind = item
+            .event
+            .as_ref()
+            .map_or_else(|_| String::new(), |event| event.kind.name().to_owned());
+        let first = self.append.items.len();
+        let once = Some(Once::new(INVALID_SCOPE, item.raw));
+        let entry = self.quarantine(once, kind, None, &reason, &detail, item.raw);
+        self.append.items.push(entry);
+        self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
+    }
+
+    /// Maps one event for each integration. Returns reason and detail, and adds nothing, when it is not valid or no
+    /// integration can take it.
+    fn add(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
+        if event.kind == Kind::Identify {
+            return self.identify(event);
+        }
+        let (user, anonymous) = mapping::identity_keys(event);
+        let stored = |key: &Option<String>| self.identities.get(key.as_ref()?)?.clone();
+        let (user, anonymous) = (stored(&user), stored(&anonymous));
+        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
+        let first = self.append.items.len();
+        let (mut dropped, mut refused) = ("no_mapping", Vec::new());
+        let fresh = event.message_id.is_none().then(|| format!("evt_{}", Uuid::now_v7().simple()));
+        for integration in self.integrations {
+            let fresh_id = || fresh.clone().unwrap_or_default();
+            match mapping::map(event, &identity, &integration.rules, fresh_id) {
+                mapping::Outcome::Record(record) => {
+                    let once =
+                        event.message_id.as_deref().map(|id| Once::new(integration.lane.0, id));
+                    self.append.items.push(Item {
+                        once,
+                        content: Content::Record {
+                            lane: integration.lane,
+                            record_type: Arc::from(record.record_type),
+                            record: Bytes::from(record.bytes),
+                        },
+                    });
+                }
+                mapping::Outcome::Dropped(reason) => dropped = reason.code(),
+                mapping::Outcome::Refused { reason, detail } => {
+                    refused.push((integration, reason, detail))
+                }
+                mapping::Outcome::Identity => {}
+            }
+        }
+        let records = self.append.items.len() - first;
+        if records == 0 {
+            if let Some((_, reason, detail)) = refused.into_iter().next() {
+                return Some((reason.to_owned(), detail));
+            }
+            self.events.push(Planned::Dropped(dropped));
+            return None;
+        }
+        for (integration, reason, detail) in refused {
+            let once = event.message_id.as_deref().map(|id| Once::new(integration.lane.0, id));
+            let kind = event.kind.name().to_owned();
+            let item =
+                self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
+            self.append.items.push(item);
+        }
+        let count = self.append.items.len() - first;
+        self.events.push(Planned::Items { first, count, quarantined: None });
+        None
+    }
+
+    /// Merges the traits of an identify, for the later events of this request and for good.
+    fn identify(&mut self, event: &Event<'_>) -> Option<(String, String)> {
+        let changes = mapping::identity_change(event);
+        let mut merged = Vec::with_capacity(changes.len());
+        for (key, traits) in &changes {
+            let old = self.identities.get(key).cloned().flatten();
+            let new = merge(old.as_deref(), traits);
+            if new.len() > RECORD_BYTES_MAX {
+                let detail =
+                    format!("the traits of this person would take over {RECORD_BYTES_MAX} bytes");
+                return Some(("too_large".to_owned(), detail));
+            }
+            merged.push((key.clone(), Some(Bytes::from(new))));
+        }
+        self.identities.extend(merged);
+        self.append
+            .identities
+            .extend(changes.into_iter().map(|(key, traits)| (key, Bytes::from(traits))));
+        self.events.push(Planned::Applied);
+        None
+    }
+
+    fn quarantine(
+        &self,
+        once: Option<Once>,
+        kind: String,
+        integration: Option<String>,
+        reason: &str,
+        detail: &str,
+        raw: &str,
+    ) -> Item {
+        let entry = Quarantined {
+            origin: Origin::Event { kind, integration },
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            status: None,
+            at: self.received,
+            body: raw.as_bytes().to_vec(),
+        };
+        Item { once, content: Content::Quarantine(entry) }
+    }
+}
+
+/// The keys of all identities that `events` ask for.
+fn identity_keys<'a>(events: impl IntoIterator<Item = &'a Event<'a>>) -> HashSet<String> {
+    let mut keys = HashSet::new();
+    for event in events {
+        let (user, anonymous) = mapping::identity_keys(event);
+        keys.extend(user.into_iter().chain(anonymous));
+    }
+    keys
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Refusal {
+        Refusal::new(error.code(), error.to_string())
+    }
+}

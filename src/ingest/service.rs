@@ -1,0 +1,180 @@
+//! One request: limits, body, route, answer.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::Limits;
+use super::answer::Refusal;
+use super::counters::Counters;
+use super::intake::Intake;
+use super::routes::{self, Route};
+use crate::clock;
+
+/// Bytes of bodies that may be in memory at once, over all connections; further requests wait to be read.
+const BODIES_BYTES_MAX: usize = 64 << 20;
+/// The budget of bodies is counted in units of this.
+const UNIT_BYTES: usize = 1024;
+
+/// Answers requests; shared by all connections.
+#[derive(Debug)]
+pub struct Service {
+    intake: Arc<Intake>,
+    counters: Arc<Counters>,
+    limits: Limits,
+    bodies: Semaphore,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Service {
+    /// A service over `intake`; refuses with `shutting_down` once `shutdown` is true.
+    #[must_use]
+    pub fn new(
+        intake: Arc<Intake>,
+        counters: Arc<Counters>,
+        limits: Limits,
+        shutdown: watch::Receiver<bool>,
+    ) -> Service {
+        let units = BODIES_BYTES_MAX.max(limits.request_bytes_max) / UNIT_BYTES + 1;
+        Service { intake, counters, limits, bodies: Semaphore::new(units), shutdown }
+    }
+
+    /// The limits it keeps.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Never.
+    /// # Cancel safety
+    /// A request whose future is dropped may have been stored: the producer got no answer and re-sends.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        Ok(match self.take(request).await {
+            Ok(response) => response,
+            Err((refusal, allow)) => {
+                self.counters.refused(&refusal);
+                refused(&refusal, allow)
+            }
+        })
+    }
+
+    async fn take(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, (Refusal, Option<&'static str>)> {
+        let plain = |refusal: Refusal| (refusal, None);
+        let route = routes::find(request.method(), request.uri().path());
+        match route {
+            Route::Health => return Ok(self.health()),
+            Route::NotFound => {
+                let message =
+                    "no such path: POST events to /v1/track, /v1/page, /v1/identify or /v1/batch";
+                return Err(plain(Refusal::new("not_found", message)));
+            }
+            Route::MethodNotAllowed(allow) => {
+                let refusal =
+                    Refusal::new("method_not_allowed", format!("this path takes {allow}"));
+                return Err((refusal, Some(allow)));
+            }
+            Route::Single(_) | Route::Batch => {}
+        }
+        if *self.shutdown.borrow() {
+            return Err(plain(Refusal::new(
+                "shutting_down",
+                "the daemon is stopping: send again in a few seconds",
+            )));
+        }
+        let (_held, body) = self.body(request).await.map_err(plain)?;
+        let taken = match route {
+            Route::Single(kind) => self.intake.single(kind, &body, clock::now()).await,
+            _ => self.intake.batch(&body, clock::now()).await,
+        };
+        let taken = taken.map_err(plain)?;
+        self.counters.took(&taken);
+        Ok(json(StatusCode::OK, serde_json::to_vec(&taken).expect("counts and text always encode")))
+    }
+
+    fn health(&self) -> Response<Full<Bytes>> {
+        let refusal = match self.intake.accepting() {
+            Ok(()) if *self.shutdown.borrow() => {
+                Refusal::new("shutting_down", "the daemon is stopping")
+            }
+            Ok(()) => return json(StatusCode::OK, br#"{"status":"ok"}"#.to_vec()),
+            Err(refusal) => refusal,
+        };
+        refused(&refusal, None)
+    }
+
+    /// Reads the body within its limits; the permit is its share of the memory for bodies.
+    async fn body(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
+        let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+            let message =
+                "Content-Encoding is not supported by this version: send the body as it is";
+            return Err(Refusal::new("unsupported_encoding", message));
+        }
+        let max = self.limits.request_bytes_max;
+        let too_large = || {
+            Refusal::new("too_large", format!("the body is over {max} bytes (ingest.max_request)"))
+        };
+        let hint = request.body().size_hint();
+        if hint.lower() > max as u64 {
+            return Err(too_large());
+        }
+        let bytes = hint.exact().and_then(|exact| usize::try_from(exact).ok()).unwrap_or(max);
+        let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX);
+        let held = self.bodies.acquire_many(units).await.expect("the semaphore is never closed");
+        let read = Limited::new(request.into_body(), max).collect();
+        match tokio::time::timeout(self.limits.read_timeout, read).await {
+            Ok(Ok(body)) => Ok((held, body.to_bytes())),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) => {
+                Err(Refusal::new("invalid_json", format!("the body could not be read: {error}")))
+            }
+            Err(_) => {
+                let waited = self.limits.read_timeout;
+                Err(Refusal::new(
+                    "timeout",
+                    format!("the body did not arrive within {waited:?} (ingest.read_timeout)"),
+                ))
+            }
+        }
+    }
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn refused(refusal: &Refusal, allow: Option<&'static str>) -> Response<Full<Bytes>> {
+    let mut response = json(refusal.status(), refusal.body());
+    let headers = response.headers_mut();
+    if let Some(after) = refusal.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    }
+    if let Some(allow) = allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if refusal.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
