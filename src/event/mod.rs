@@ -1,56 +1,33 @@
 //! PURE. What an event is: request bytes → events, one result per event.
 //!
 //! ```text
-//! bytes ─▶ repair (UTF-8, depth, what real clients send wrong) ─▶ parse ─▶ Event, borrowing the body
+//!  body bytes ──repair──▶ text ──single / batch──▶ Event, or EventError, one for each event
 //! ```
-//! Values are never interpreted further than the mapping needs: an [`object::Object`] holds their bytes.
+//!
+//! An [`Event`] borrows from the text it was read from. What it carries (properties, traits, context) stays
+//! raw JSON in [`object::Object`]s, so that a value leaves byte for byte as it came.
+//!
+//! - Nothing in a body can panic, and the work is linear in its size (n log n where an object is very wide).
+//! - `null` reads as absent wherever something is looked up, and passes through as a property's value.
+//! - No error quotes what a body holds: it names fields and places only (Promise 8).
 
+pub mod batch;
+pub mod context;
+pub mod error;
 pub mod object;
 pub mod parse;
+mod part;
 pub mod repair;
 pub mod time;
+pub mod value;
 
-use serde::{Deserialize, Serialize};
+#[cfg(test)]
+pub(crate) mod testing;
 
-/// The six calls of the Segment specification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Someone did something.
-    Track,
-    /// Someone saw a page.
-    Page,
-    /// Who someone is.
-    Identify,
-    /// What someone belongs to.
-    Group,
-    /// Two ids are one person.
-    Alias,
-    /// Someone saw a screen of an app.
-    Screen,
-}
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Kind; 6] =
-        [Kind::Track, Kind::Page, Kind::Identify, Kind::Group, Kind::Alias, Kind::Screen];
-
-    /// As `type` says it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Track => "track",
-            Kind::Page => "page",
-            Kind::Identify => "identify",
-            Kind::Group => "group",
-            Kind::Alias => "alias",
-            Kind::Screen => "screen",
-        }
-    }
-
-    /// The kind of this name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+pub use batch::{Batch, BatchItem, batch};
+pub use context::Context;
+pub use error::{BodyError, EventError};
+pub use object::Object;
+pub use parse::{Event, Kind, single};
+pub use repair::{DEPTH_MAX, repair};
+pub use time::Timestamp;

@@ -1,200 +1,260 @@
-//! PURE. Text → events, one result per event, so that a bad one never spoils its neighbours.
+//! One event: JSON text → [`Event`].
+//!
+//! | field | read from | may be |
+//! |---|---|---|
+//! | `kind` | the route, or a batch item's `type` | one of six |
+//! | `name` | a track's `event`, a page's or screen's `name` | text; required of a track |
+//! | ids | `messageId`, `userId`, `anonymousId` | text or a number (as its text); empty reads as absent |
+//! | `time` | `timestamp`, else `originalTimestamp`, else the time of arrival | see [`Timestamp::from_json`] |
+//! | objects | `properties`, `traits`, `context` | an object |
+//!
+//! `null` reads as absent everywhere. Every other field of an event is passed over.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Kind;
-use super::object::{self, Object};
+use super::context::Context;
+use super::error::{BodyError, EventError};
+use super::object::Object;
+use super::part::{Key, Part};
 use super::time::Timestamp;
+use super::value;
 use crate::clock::UnixMillis;
 
-/// Ids (`messageId`, `userId`, `anonymousId`) and names are at most this long.
+/// The most bytes a `messageId`, `userId` or `anonymousId` may have: each becomes a key in the spool, or a
+/// record's id.
 pub const ID_BYTES_MAX: usize = 512;
 
-/// A valid event. Borrows the text it was read from.
-#[derive(Clone, Debug)]
-pub struct Event<'a> {
-    /// Which call it is.
-    pub kind: Kind,
-    /// A track's `event`, a page's or screen's `name`.
-    pub name: Option<Cow<'a, str>>,
-    /// `messageId`: becomes the record's id.
-    pub message_id: Option<Cow<'a, str>>,
-    /// `userId`.
-    pub user_id: Option<Cow<'a, str>>,
-    /// `anonymousId`.
-    pub anonymous_id: Option<Cow<'a, str>>,
-    /// `timestamp`, else `originalTimestamp`, else the time of arrival.
-    pub time: Timestamp,
-    /// `properties`.
-    pub properties: Object<'a>,
-    /// `traits`.
-    pub traits: Object<'a>,
-    /// `context`, with what the batch says for all.
-    pub context: Object<'a>,
+/// What an event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Something was done.
+    Track,
+    /// A page was seen.
+    Page,
+    /// Who somebody is.
+    Identify,
+    /// What group somebody belongs to.
+    Group,
+    /// That two ids are one person.
+    Alias,
+    /// A screen of an app was seen.
+    Screen,
 }
 
-/// Why an event is not valid. Never quotes its values.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct EventError(String);
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 6] =
+        [Kind::Track, Kind::Page, Kind::Identify, Kind::Group, Kind::Alias, Kind::Screen];
 
-/// Why a body gives no events.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// It is no JSON, nested too deep, or not of the shape that the route takes.
-    #[error("{0}")]
-    InvalidJson(String),
-    /// It is JSON, and no valid event.
-    #[error(transparent)]
-    InvalidEvent(#[from] EventError),
-}
-
-impl BodyError {
-    /// The code of the contract.
+    /// The word of the route and of `type`.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            BodyError::InvalidJson(_) => "invalid_json",
-            BodyError::InvalidEvent(_) => "invalid_event",
+            Kind::Track => "track",
+            Kind::Page => "page",
+            Kind::Identify => "identify",
+            Kind::Group => "group",
+            Kind::Alias => "alias",
+            Kind::Screen => "screen",
         }
     }
 
-    /// `message` with the line and column of the byte at `at`.
-    pub(super) fn at(body: &[u8], at: usize, message: &str) -> BodyError {
-        let before = body.get(..at).unwrap_or(body);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-        BodyError::InvalidJson(format!("{message} at line {line} column {column}"))
+    /// The kind whose word is `word`, exactly.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
-impl From<serde_json::Error> for BodyError {
-    fn from(error: serde_json::Error) -> BodyError {
-        BodyError::InvalidJson(error.to_string())
-    }
+/// One event, as it was handed in.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    /// What it tells.
+    pub kind: Kind,
+    /// What happened, or what the page or screen is called. Never blank; always there for a track.
+    pub name: Option<Cow<'a, str>>,
+    /// The producer's id of this event.
+    pub message_id: Option<Cow<'a, str>>,
+    /// The producer's id of a known person.
+    pub user_id: Option<Cow<'a, str>>,
+    /// The producer's id of a device or session.
+    pub anonymous_id: Option<Cow<'a, str>>,
+    /// When it happened.
+    pub time: Timestamp,
+    /// What is told about the event.
+    pub properties: Object<'a>,
+    /// What is told about the person.
+    pub traits: Object<'a>,
+    /// What is told about the surroundings.
+    pub context: Context<'a>,
 }
 
-/// An item of a batch.
-#[derive(Debug)]
-pub struct BatchItem<'a> {
-    /// Its exact text.
-    pub raw: &'a str,
-    /// The event, or what is wrong with it.
-    pub event: Result<Event<'a>, EventError>,
-}
-
-/// Reads a body that is one event. The route's `kind` stands whatever `type` says.
+/// Reads the body of a route that takes one event. The route's `kind` wins over a `type` in the body.
+///
+/// `body` has passed [`super::repair()`]; `received` stands in for a missing timestamp.
 ///
 /// # Errors
-/// [`BodyError`]: no JSON, or no valid event.
+/// `InvalidJson`: the body is no JSON. `InvalidEvent`: it is, but no event.
 pub fn single(body: &str, kind: Kind, received: UnixMillis) -> Result<Event<'_>, BodyError> {
-    let raw: &RawValue = serde_json::from_str(body)?;
-    Ok(event(raw.get(), Some(kind), &Object::default(), received)?)
+    let fields: Fields<'_> =
+        serde_json::from_str(body).map_err(|_| fault(body, EventError::NotAnObject))?;
+    Ok(fields.into_event(kind, received, None)?)
 }
 
-/// Reads `{"batch":[event…], "context":{…}}` or a bare array of events. An empty batch is an empty list.
+/// Why `body` could not be read: because it is no JSON, else for `reason`.
 ///
-/// # Errors
-/// [`BodyError::InvalidJson`] when it is neither; what is wrong with an item stands in that item.
-pub fn batch(body: &str, received: UnixMillis) -> Result<Vec<BatchItem<'_>>, BodyError> {
-    let whole: &RawValue = serde_json::from_str(body)?;
-    let (items, context) = if whole.get().starts_with('[') {
-        (whole, Object::default())
-    } else {
-        let object = Object::parse(whole.get())?;
-        let missing = || {
-            BodyError::InvalidJson(
-                "the body has no array \"batch\": {\"batch\":[event, …]}".to_owned(),
-            )
+/// Only what `serde_json` says about syntax is passed on: about types it quotes values.
+pub(super) fn fault(body: &str, reason: EventError) -> BodyError {
+    match serde_json::from_str::<&RawValue>(body) {
+        Err(error) => BodyError::InvalidJson(error.to_string()),
+        Ok(_) => reason.into(),
+    }
+}
+
+/// The fields of an event, found but not yet judged.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    kind: Option<&'a RawValue>,
+    event: Option<&'a RawValue>,
+    name: Option<&'a RawValue>,
+    message_id: Option<&'a RawValue>,
+    user_id: Option<&'a RawValue>,
+    anonymous_id: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    original_timestamp: Option<&'a RawValue>,
+    properties: Part<'a>,
+    traits: Part<'a>,
+    context: Part<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// The kind that `type` names.
+    pub(super) fn kind(&self) -> Result<Kind, EventError> {
+        let value = self.kind.filter(|value| !value::is_null(value));
+        let word =
+            value.map(|value| value::text(value).ok_or(EventError::TypeUnknown)).transpose()?;
+        match word.as_deref() {
+            None | Some("") => Err(EventError::TypeMissing),
+            Some(word) => Kind::from_word(word).ok_or(EventError::TypeUnknown),
+        }
+    }
+
+    /// The event, `shared` being its batch's context.
+    pub(super) fn into_event(
+        self,
+        kind: Kind,
+        received: UnixMillis,
+        shared: Option<&'a Object<'a>>,
+    ) -> Result<Event<'a>, EventError> {
+        let event = Event {
+            kind,
+            name: self.name(kind)?,
+            message_id: id("messageId", self.message_id)?,
+            user_id: id("userId", self.user_id)?,
+            anonymous_id: id("anonymousId", self.anonymous_id)?,
+            time: match time("timestamp", self.timestamp)? {
+                Some(time) => time,
+                None => time("originalTimestamp", self.original_timestamp)?
+                    .unwrap_or_else(|| Timestamp::from_clock(received)),
+            },
+            properties: object("properties", self.properties)?,
+            traits: object("traits", self.traits)?,
+            context: Context::new(object("context", self.context)?, shared),
         };
-        let items =
-            object.get("batch").filter(|items| items.get().starts_with('[')).ok_or_else(missing)?;
-        (items, object.object("context").unwrap_or_default())
-    };
-    let items: Vec<&RawValue> = serde_json::from_str(items.get())?;
-    Ok(items
-        .into_iter()
-        .map(|raw| BatchItem { raw: raw.get(), event: event(raw.get(), None, &context, received) })
-        .collect())
-}
-
-fn event<'a>(
-    text: &'a str,
-    kind: Option<Kind>,
-    context: &Object<'a>,
-    received: UnixMillis,
-) -> Result<Event<'a>, EventError> {
-    let object =
-        Object::parse(text).map_err(|_| EventError("an event must be a JSON object".to_owned()))?;
-    let kind = match kind {
-        Some(kind) => kind,
-        None => item_kind(&object)?,
-    };
-    let name = id(&object, if kind == Kind::Track { "event" } else { "name" })?;
-    if kind == Kind::Track && name.is_none() {
-        return Err(EventError("a track needs \"event\", the name of what happened".to_owned()));
+        if kind == Kind::Identify && event.user_id.is_none() && event.anonymous_id.is_none() {
+            return Err(EventError::NobodyIdentified);
+        }
+        Ok(event)
     }
-    let event = Event {
-        kind,
-        name,
-        message_id: id(&object, "messageId")?,
-        user_id: id(&object, "userId")?,
-        anonymous_id: id(&object, "anonymousId")?,
-        time: time(&object, received)?,
-        properties: part(&object, "properties")?,
-        traits: part(&object, "traits")?,
-        context: part(&object, "context")?.with_defaults(context),
-    };
-    if kind == Kind::Identify && event.user_id.is_none() && event.anonymous_id.is_none() {
-        return Err(EventError("an identify needs \"userId\" or \"anonymousId\"".to_owned()));
-    }
-    Ok(event)
-}
 
-fn item_kind(object: &Object<'_>) -> Result<Kind, EventError> {
-    let accepted = "track, page, identify, group, alias or screen";
-    let Some(name) = object.string("type") else {
-        return Err(EventError(format!("an event in a batch needs \"type\": {accepted}")));
-    };
-    Kind::of(&name).ok_or_else(|| EventError(format!("\"type\" must be {accepted}")))
-}
-
-/// A text that names something: strings, and numbers as they are written; an empty one reads as absent.
-fn id<'a>(object: &Object<'a>, key: &str) -> Result<Option<Cow<'a, str>>, EventError> {
-    let Some(raw) = object.get(key) else { return Ok(None) };
-    let text = match raw.get().bytes().next() {
-        Some(b'"') => object::string(raw),
-        Some(b'-' | b'0'..=b'9') => Some(Cow::Borrowed(raw.get())),
-        _ => None,
-    };
-    match text {
-        None => Err(EventError(format!("{key:?} must be a string"))),
-        Some(text) if text.len() > ID_BYTES_MAX => Err(EventError(format!(
-            "{key:?} has {} bytes, at most {ID_BYTES_MAX} are taken",
-            text.len()
-        ))),
-        Some(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+    /// A track's name is what it is about; that of a page decides nothing, so no error comes of it.
+    fn name(&self, kind: Kind) -> Result<Option<Cow<'a, str>>, EventError> {
+        let not_blank = |name: &Cow<'_, str>| !name.trim().is_empty();
+        match kind {
+            Kind::Track => {
+                let present = self.event.filter(|value| !value::is_null(value));
+                let value = present.ok_or(EventError::EventNameMissing)?;
+                let wrong = EventError::WrongType { field: "event", wanted: "a string" };
+                let name = value::text(value).ok_or(wrong)?;
+                Some(name).filter(not_blank).ok_or(EventError::EventNameMissing).map(Some)
+            }
+            Kind::Page | Kind::Screen => Ok(self.name.and_then(value::text).filter(not_blank)),
+            Kind::Identify | Kind::Group | Kind::Alias => Ok(None),
+        }
     }
 }
 
-fn part<'a>(object: &Object<'a>, key: &str) -> Result<Object<'a>, EventError> {
-    let Some(raw) = object.get(key) else { return Ok(Object::default()) };
-    Object::parse(raw.get()).map_err(|_| EventError(format!("{key:?} must be an object")))
+fn id<'a>(
+    field: &'static str,
+    value: Option<&'a RawValue>,
+) -> Result<Option<Cow<'a, str>>, EventError> {
+    let Some(value) = value.filter(|value| !value::is_null(value)) else { return Ok(None) };
+    let wrong = EventError::WrongType { field, wanted: "a string or a number" };
+    let id = value::text_or_number(value).ok_or(wrong)?;
+    if id.len() > ID_BYTES_MAX {
+        return Err(EventError::IdTooLong { field, limit: ID_BYTES_MAX });
+    }
+    Ok(Some(id).filter(|id| !id.is_empty()))
 }
 
-fn time(object: &Object<'_>, received: UnixMillis) -> Result<Timestamp, EventError> {
-    for key in ["timestamp", "originalTimestamp"] {
-        let Some(raw) = object.get(key) else { continue };
-        let time = match object::string(raw) {
-            Some(text) => Timestamp::parse(&text),
-            None => Timestamp::parse_number(raw.get()),
-        };
-        let wrong = || EventError(format!("{key:?} is not a time such as 2026-06-06T15:32:52Z"));
-        return time.ok_or_else(wrong);
+fn time(field: &'static str, value: Option<&RawValue>) -> Result<Option<Timestamp>, EventError> {
+    match value {
+        None => Ok(None),
+        Some(value) if matches!(value.get(), "null" | "\"\"") => Ok(None),
+        Some(value) => Timestamp::from_json(value).map(Some).ok_or(EventError::NotATime { field }),
     }
-    Ok(Timestamp::at(received))
+}
+
+/// What an object in an event holds; nothing when it is absent.
+pub(super) fn object<'a>(field: &'static str, part: Part<'a>) -> Result<Object<'a>, EventError> {
+    match part {
+        Part::Absent => Ok(Object::default()),
+        Part::Object(object) => Ok(object),
+        Part::Array(_) | Part::Scalar => Err(EventError::WrongType { field, wanted: "an object" }),
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields<'a>, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(Key(key)) = map.next_key()? {
+            match &*key {
+                "type" => fields.kind = Some(map.next_value()?),
+                "event" => fields.event = Some(map.next_value()?),
+                "name" => fields.name = Some(map.next_value()?),
+                "messageId" => fields.message_id = Some(map.next_value()?),
+                "userId" => fields.user_id = Some(map.next_value()?),
+                "anonymousId" => fields.anonymous_id = Some(map.next_value()?),
+                "timestamp" => fields.timestamp = Some(map.next_value()?),
+                "originalTimestamp" => fields.original_timestamp = Some(map.next_value()?),
+                "properties" => fields.properties = map.next_value()?,
+                "traits" => fields.traits = map.next_value()?,
+                "context" => fields.context = map.next_value()?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(fields)
+    }
 }
 
 #[cfg(test)]
@@ -202,80 +262,154 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::repair::{DEPTH_MAX, repair};
 
-    const NOW: UnixMillis = UnixMillis(1_780_759_972_417);
+    /// 2026-06-06T15:32:52.999Z.
+    const RECEIVED: UnixMillis = UnixMillis(1_780_759_972_999);
+
+    fn track(body: &str) -> Event<'_> {
+        single(body, Kind::Track, RECEIVED).unwrap()
+    }
 
     #[test]
-    fn one_event_with_all_its_parts() {
-        let body = r#"{"type":"page","userId":7,"anonymousId":null,"event":"Product Viewed","messageId":"abc","timestamp":null,
-            "originalTimestamp":"2026-06-06T15:32:52.417Z","properties":{"price":79.00},"context":{"ip":"::1"},"traits":null}"#;
-        let event = single(body, Kind::Track, NOW).unwrap();
-        assert_eq!(
-            (event.kind, event.name.as_deref(), event.user_id.as_deref()),
-            (Kind::Track, Some("Product Viewed"), Some("7"))
+    fn a_whole_event_is_read() {
+        let event = track(
+            r#"{"type":"identify","event":"Product \u0056iewed","name":"no","messageId":"m","userId":"u",
+                "anonymousId":17.50,"timestamp":"2026-06-06T01:00:00Z","originalTimestamp":"x","sentAt":1e999,
+                "properties":{"price":79.00},"traits":{"email":"e"},"context":{"page":{"url":"p"}}}"#,
         );
-        assert_eq!((event.anonymous_id, event.message_id.as_deref()), (None, Some("abc")));
-        assert_eq!(event.time.to_string(), "2026-06-06T15:32:52+00:00");
+        assert_eq!(event.kind, Kind::Track);
+        assert_eq!(event.name.as_deref(), Some("Product Viewed"));
+        assert_eq!(event.message_id.as_deref(), Some("m"));
+        assert_eq!(event.user_id.as_deref(), Some("u"));
+        assert_eq!(event.anonymous_id.as_deref(), Some("17.50"));
+        assert_eq!(event.time.to_string(), "2026-06-06T01:00:00+00:00");
         assert_eq!(event.properties.get("price").unwrap().get(), "79.00");
-        assert_eq!(single("{}", Kind::Page, NOW).unwrap().time, Timestamp::at(NOW));
+        assert_eq!(event.traits.get("email").unwrap().get(), "\"e\"");
+        assert!(event.context.object("page").is_some());
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_code() {
-        for (body, code, message) in [
-            ("{", "invalid_json", "EOF while parsing an object at line 1 column 1"),
-            (r#"{"event": oops}"#, "invalid_json", "expected value at line 1 column 11"),
-            ("[]", "invalid_event", "an event must be a JSON object"),
-            ("{}", "invalid_event", "a track needs \"event\", the name of what happened"),
-            (
-                r#"{"event":""}"#,
-                "invalid_event",
-                "a track needs \"event\", the name of what happened",
-            ),
-            (
-                r#"{"event":"x","properties":"secret"}"#,
-                "invalid_event",
-                "\"properties\" must be an object",
-            ),
-            (r#"{"event":"x","userId":{}}"#, "invalid_event", "\"userId\" must be a string"),
-            (
-                r#"{"event":"x","timestamp":"soon"}"#,
-                "invalid_event",
-                "\"timestamp\" is not a time such as 2026-06-06T15:32:52Z",
-            ),
-        ] {
-            let error = single(body, Kind::Track, NOW).unwrap_err();
-            assert_eq!((error.code(), error.to_string().as_str()), (code, message), "{body}");
-        }
-        let error = single("{}", Kind::Identify, NOW).unwrap_err().to_string();
-        assert_eq!(error, "an identify needs \"userId\" or \"anonymousId\"");
-    }
-
-    #[test]
-    fn a_bad_item_costs_its_neighbours_nothing() {
-        let body = r#"{"context":{"page":{"url":"u"},"ip":"1"},"batch":[{"type":"track","event":"a","context":{"ip":"2"}},
-            {"type":"track"},17,{"type":"nap"},{"event":"x"},{"type":"page"}]}"#;
-        let items = batch(body, NOW).unwrap();
-        let valid: Vec<bool> = items.iter().map(|item| item.event.is_ok()).collect();
-        assert_eq!(valid, [true, false, false, false, false, true]);
-        let context = &items[0].event.as_ref().unwrap().context;
-        assert_eq!(
-            (context.string("ip").as_deref(), context.get("page").unwrap().get()),
-            (Some("2"), r#"{"url":"u"}"#)
+    fn null_and_empty_read_as_absent() {
+        let event = track(
+            r#"{"event":"E","messageId":null,"userId":"","anonymousId":null,"timestamp":null,
+                "originalTimestamp":"","properties":null,"traits":null,"context":null}"#,
         );
-        assert_eq!(items[2].raw, "17");
-        assert_eq!(batch("[]", NOW).unwrap().len(), 0);
-        assert_eq!(batch(r#"[{"type":"page"}]"#, NOW).unwrap().len(), 1);
-        for body in ["{}", "7", r#"{"batch":{}}"#, r#"{"batch":null}"#] {
-            assert_eq!(batch(body, NOW).unwrap_err().code(), "invalid_json", "{body}");
+        assert!(
+            event.message_id.is_none() && event.user_id.is_none() && event.anonymous_id.is_none()
+        );
+        assert!(event.properties.is_empty() && event.traits.is_empty());
+        assert_eq!(event.time.to_string(), "2026-06-06T15:32:52+00:00");
+        for (name, expected) in
+            [("null", None), ("\" \"", None), ("7", None), ("\"Home\"", Some("Home"))]
+        {
+            let body = format!(r#"{{"name":{name}}}"#);
+            let page = single(&body, Kind::Page, RECEIVED).unwrap();
+            assert_eq!(page.name.as_deref(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_time_that_is_given_counts() {
+        let table = [
+            (r#""originalTimestamp":"2026-01-01T00:00:00Z""#, "2026-01-01T00:00:00+00:00"),
+            (r#""timestamp":"","originalTimestamp":1767225600000"#, "2026-01-01T00:00:00+00:00"),
+            (r#""timestamp":"2026-01-01","originalTimestamp":"no""#, "2026-01-01T00:00:00+00:00"),
+            (r#""sentAt":"2026-01-01T00:00:00Z""#, "2026-06-06T15:32:52+00:00"),
+        ];
+        for (fields, expected) in table {
+            let body = format!(r#"{{"event":"E",{fields}}}"#);
+            assert_eq!(track(&body).time.to_string(), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_its_field() {
+        let table = [
+            ("[]", "an event must be a JSON object"),
+            ("\"jane@example.com\"", "an event must be a JSON object"),
+            ("{}", "event is missing: a track must name its event"),
+            (r#"{"event":""}"#, "event is missing: a track must name its event"),
+            (r#"{"event":" \t"}"#, "event is missing: a track must name its event"),
+            (r#"{"event":null}"#, "event is missing: a track must name its event"),
+            (r#"{"event":7}"#, "event must be a string"),
+            (r#"{"event":"E","userId":true}"#, "userId must be a string or a number"),
+            (r#"{"event":"E","messageId":{}}"#, "messageId must be a string or a number"),
+            (r#"{"event":"E","anonymousId":["a"]}"#, "anonymousId must be a string or a number"),
+            (r#"{"event":"E","properties":"jane@example.com"}"#, "properties must be an object"),
+            (r#"{"event":"E","traits":[]}"#, "traits must be an object"),
+            (r#"{"event":"E","context":12}"#, "context must be an object"),
+            (
+                r#"{"event":"E","timestamp":"jane@example.com"}"#,
+                "timestamp is not a time: it must be RFC 3339 text, as 2026-06-06T15:32:52Z",
+            ),
+            (
+                r#"{"event":"E","originalTimestamp":false}"#,
+                "originalTimestamp is not a time: it must be RFC 3339 text, as 2026-06-06T15:32:52Z",
+            ),
+        ];
+        for (body, message) in table {
+            let error = single(body, Kind::Track, RECEIVED).unwrap_err();
+            assert_eq!(
+                (error.to_string().as_str(), error.code()),
+                (message, "invalid_event"),
+                "{body}"
+            );
+        }
+        let nobody = single(r#"{"userId":"","traits":{}}"#, Kind::Identify, RECEIVED).unwrap_err();
+        assert_eq!(nobody.to_string(), "identify needs a userId or an anonymousId");
+    }
+
+    #[test]
+    fn ids_have_a_limit() {
+        for (field, bytes, fits) in
+            [("messageId", 512, true), ("messageId", 513, false), ("userId", 513, false)]
+        {
+            let body = format!(r#"{{"event":"E","{field}":"{}"}}"#, "x".repeat(bytes));
+            assert_eq!(single(&body, Kind::Track, RECEIVED).is_ok(), fits, "{field} of {bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_told_with_its_place() {
+        let table = [
+            ("", "EOF while parsing a value at line 1 column 0"),
+            ("{\"event\":\"E\",}", "key must be a string at line 1 column 14"),
+            ("{\"event\":\n nope}", "expected ident at line 2 column 3"),
+            ("{} {}", "trailing characters at line 1 column 4"),
+            ("jane@example.com", "expected value at line 1 column 1"),
+        ];
+        for (body, message) in table {
+            let error = single(body, Kind::Track, RECEIVED).unwrap_err();
+            assert_eq!(
+                (error.to_string().as_str(), error.code()),
+                (message, "invalid_json"),
+                "{body}"
+            );
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,120}") {
-            drop(single(&text, Kind::Track, NOW));
-            drop(batch(&text, NOW));
+        fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(text) = repair(&body, DEPTH_MAX) {
+                let _ = single(&text, Kind::Track, RECEIVED);
+            }
+        }
+
+        #[test]
+        fn any_value_in_any_field_is_read_or_refused(
+            kind in proptest::sample::select(Kind::ALL.to_vec()),
+            fields in proptest::collection::vec((proptest::sample::select(vec![
+                "type", "event", "name", "messageId", "userId", "anonymousId", "timestamp",
+                "originalTimestamp", "properties", "traits", "context", "other",
+            ]), crate::event::testing::json()), 0..12)
+        ) {
+            let members: Vec<_> = fields.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            match single(&format!("{{{}}}", members.join(",")), kind, RECEIVED) {
+                Ok(event) => prop_assert_eq!(event.kind, kind),
+                Err(error) => prop_assert_eq!(error.code(), "invalid_event"),
+            }
         }
     }
 }

@@ -1,70 +1,104 @@
-//! PURE. Moments as Ometria takes them: UTC, whole seconds.
+//! Times of events, as they are written: text in, whole seconds of UTC, text out.
 
 use std::fmt;
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, Time};
+use jiff::fmt::temporal::Pieces;
+use serde_json::value::RawValue;
 
+use super::value;
 use crate::clock::UnixMillis;
 
-/// A moment, in whole seconds since 1970: fractions are cut towards the past, never rounded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(pub i64);
+/// A moment in whole seconds of UTC, within the years 1 to 9999.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
 
-/// Four-digit years, as RFC 3339 writes them: from the year 1 to the end of what jiff represents, late in 9999.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_207_200;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+/// 0001-01-01T00:00:00Z.
+const MIN: i64 = -62_135_596_800;
+/// 9999-12-31T23:59:59Z.
+const MAX: i64 = 253_402_300_799;
 
 impl Timestamp {
-    /// The moment of arrival.
+    /// The second `seconds` after 1970-01-01T00:00:00Z; `None` outside the years 1 to 9999.
     #[must_use]
-    pub fn at(received: UnixMillis) -> Timestamp {
-        Timestamp(i64::try_from(received.0 / 1000).unwrap_or(i64::MAX).min(*SECONDS.end()))
+    pub fn from_seconds(seconds: i64) -> Option<Timestamp> {
+        (MIN..=MAX).contains(&seconds).then_some(Timestamp(seconds))
     }
 
-    /// Reads RFC 3339 and its near relatives (a space for the `T`, no seconds). Without an offset it is UTC, as
-    /// Segment's libraries send it. A date alone is not a time.
+    /// Seconds after 1970-01-01T00:00:00Z, negative before it.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        self.0
+    }
+
+    /// The second that a moment of the wall clock lies in.
+    #[must_use]
+    pub fn from_clock(moment: UnixMillis) -> Timestamp {
+        Timestamp(i64::try_from(moment.0 / 1000).unwrap_or(MAX).min(MAX))
+    }
+
+    /// Reads RFC 3339 text with any offset, and the ISO 8601 forms near it: basic format, a space for the
+    /// `T`, a missing second.
+    ///
+    /// Without an offset the time is read as UTC; without a time of day, as midnight. A fraction is cut,
+    /// never rounded: before 1970 too the result is the second that the moment lies in.
     #[must_use]
     pub fn parse(text: &str) -> Option<Timestamp> {
-        let text = text.trim();
-        if text.len() < "2026-06-06T15:32".len() {
-            return None;
+        if let Ok(pieces) = Pieces::parse(text) {
+            return Timestamp::from_pieces(&pieces);
         }
-        let moment = match text.parse::<jiff::Timestamp>() {
-            Ok(moment) => moment,
-            Err(_) => TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?,
-        };
-        let seconds = moment.as_second() - i64::from(moment.subsec_nanosecond() < 0);
-        SECONDS.contains(&seconds).then_some(Timestamp(seconds))
+        Timestamp::from_pieces(&Pieces::parse(&with_short_fraction(text)?).ok()?)
     }
 
-    /// A JSON number: 10 digits are seconds, 13 are milliseconds since 1970; anything else is no time.
+    fn from_pieces(pieces: &Pieces<'_>) -> Option<Timestamp> {
+        let offset = match pieces.to_numeric_offset() {
+            Some(offset) => offset.seconds(),
+            // A zone's name alone would need its rules to become an offset.
+            None if pieces.time_zone_annotation().is_some() => return None,
+            None => 0,
+        };
+        let local = pieces.date().to_datetime(pieces.time().unwrap_or_else(Time::midnight));
+        let since = local.duration_since(EPOCH);
+        let whole = since.as_secs() - i64::from(since.subsec_nanos() < 0);
+        Timestamp::from_seconds(whole - i64::from(offset))
+    }
+
+    /// Reads a JSON value: a string as [`Timestamp::parse`] does; of numbers only those that cannot be
+    /// misread, integers of 13 digits (milliseconds since 1970) and of 10 digits (seconds).
     #[must_use]
-    pub fn parse_number(text: &str) -> Option<Timestamp> {
-        let number: i64 =
-            text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-        match text.len() {
-            10 => Some(Timestamp(number)),
-            13 => Some(Timestamp(number / 1000)),
+    pub fn from_json(value: &RawValue) -> Option<Timestamp> {
+        let Some(number) = value::number(value) else {
+            return Timestamp::parse(&value::text(value)?);
+        };
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        match number.len() {
+            10 => number.parse().ok().and_then(Timestamp::from_seconds),
+            13 => number.parse::<i64>().ok().and_then(|ms| Timestamp::from_seconds(ms / 1000)),
             _ => None,
         }
     }
 }
 
+/// `text` with its fraction cut to nanoseconds, the most that jiff reads; RFC 3339 sets no limit. `None` when
+/// it has no longer fraction.
+fn with_short_fraction(text: &str) -> Option<String> {
+    let (before, after) = text.split_once(['.', ','])?;
+    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    let (fraction, rest) = after.split_at_checked(digits)?;
+    fraction.get(..9).filter(|_| digits > 9).map(|kept| format!("{before}.{kept}{rest}"))
+}
+
+/// As Ometria's examples write it: `2026-06-06T15:32:52+00:00`.
 impl fmt::Display for Timestamp {
-    /// `2026-06-06T15:32:52+00:00`, as in Ometria's own example (OMETRIA.md).
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = jiff::Timestamp::from_second(self.0).map_err(|_| fmt::Error)?;
-        let at = TimeZone::UTC.to_datetime(moment);
-        write!(
-            formatter,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}+00:00",
-            at.year(),
-            at.month(),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second()
-        )
+        let time = EPOCH.saturating_add(SignedDuration::from_secs(self.0));
+        let (year, month, day) = (time.year(), time.month(), time.day());
+        let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+        write!(formatter, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}+00:00")
     }
 }
 
@@ -75,55 +109,119 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_as_clients_write_them() {
-        for (text, read) in [
+    fn times_are_read_and_written() {
+        let table = [
+            ("2026-06-06T15:32:52Z", "2026-06-06T15:32:52+00:00"),
             ("2026-06-06T15:32:52.417Z", "2026-06-06T15:32:52+00:00"),
-            ("2026-06-06T15:32:52.999999Z", "2026-06-06T15:32:52+00:00"),
-            ("2026-06-06T17:32:52+02:00", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T15:32:52.999999999999Z", "2026-06-06T15:32:52+00:00"),
             ("2026-06-06t15:32:52z", "2026-06-06T15:32:52+00:00"),
-            ("2026-06-06 15:32:52+00:00", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06 15:32:52Z", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T15:32:52,417Z", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T17:32:52+02:00", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T05:02:52.5-10:30", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T15:32:52-00:00", "2026-06-06T15:32:52+00:00"),
+            ("20260606T173252+0200", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T17:32:52+02", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06T17:32:52+02:00[Europe/Berlin]", "2026-06-06T15:32:52+00:00"),
             ("2026-06-06T15:32:52", "2026-06-06T15:32:52+00:00"),
+            ("2026-06-06 15:32:52.9", "2026-06-06T15:32:52+00:00"),
             ("2026-06-06T15:32Z", "2026-06-06T15:32:00+00:00"),
+            ("2026-06-06", "2026-06-06T00:00:00+00:00"),
+            ("2027-01-01T00:30:00+01:00", "2026-12-31T23:30:00+00:00"),
+            ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00+00:00"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59+00:00"),
+            ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00+00:00"),
             ("1969-12-31T23:59:59.5Z", "1969-12-31T23:59:59+00:00"),
+            ("1969-12-31T23:59:58.001Z", "1969-12-31T23:59:58+00:00"),
+            ("1970-01-01T00:00:00.5+00:01", "1969-12-31T23:59:00+00:00"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00"),
-            ("9999-12-29T23:59:59Z", "9999-12-29T23:59:59+00:00"),
-        ] {
-            assert_eq!(
-                Timestamp::parse(text).map(|time| time.to_string()).as_deref(),
-                Some(read),
-                "{text}"
-            );
+            ("0001-01-01T02:00:00+02:00", "0001-01-01T00:00:00+00:00"),
+            ("9999-12-31T23:59:59.999Z", "9999-12-31T23:59:59+00:00"),
+        ];
+        for (text, expected) in table {
+            let read = Timestamp::parse(text).map(|time| time.to_string());
+            assert_eq!(read.as_deref(), Some(expected), "{text}");
         }
-        for text in [
+    }
+
+    #[test]
+    fn what_is_not_a_time_is_refused() {
+        let table = [
             "",
             "now",
-            "2026-06-06",
+            "yesterday",
+            "2026",
+            "15:32:52Z",
+            "06/06/2026",
             "2026-13-01T00:00:00Z",
-            "2026-02-30T00:00:00Z",
-            "2026-06-06T25:00:00Z",
+            "2026-02-29T00:00:00Z",
+            "2026-06-06T24:00:00Z",
+            "2026-06-06T15:32:52+99:00",
+            "2026-06-06T15:32:52 +02:00",
+            "2026-06-06T15:32:52Z!",
+            "2026-06-06T15:32:52[Europe/Berlin]",
+            "Sat, 06 Jun 2026 15:32:52 GMT",
             "1780759972",
-        ] {
+            "0000-12-31T23:59:59Z",
+            "-000001-01-01T00:00:00Z",
+            "0001-01-01T00:00:00+02:00",
+            "9999-12-31T23:59:59-01:00",
+            "10000-01-01T00:00:00Z",
+        ];
+        for text in table {
             assert_eq!(Timestamp::parse(text), None, "{text}");
         }
-        assert_eq!(Timestamp::parse_number("1780759972"), Timestamp::parse("2026-06-06T15:32:52Z"));
-        assert_eq!(
-            Timestamp::parse_number("1780759972417"),
-            Timestamp::parse("2026-06-06T15:32:52Z")
-        );
-        for text in ["1", "-1780759972", "1780759972.5", "17807599724171"] {
-            assert_eq!(Timestamp::parse_number(text), None, "{text}");
+    }
+
+    #[test]
+    fn json_values_are_read_where_they_are_unambiguous() {
+        let table = [
+            ("\"2026-06-06T15:32:52Z\"", Some(1_780_759_972)),
+            (r#""2026-06-06T15:32:52\u005a""#, Some(1_780_759_972)),
+            ("1780759972", Some(1_780_759_972)),
+            ("1780759972417", Some(1_780_759_972)),
+            ("178075997", None),
+            ("17807599724", None),
+            ("178075997241", None),
+            ("17807599724170", None),
+            ("-780759972", None),
+            ("1780759972.0", None),
+            ("1.78075e99", None),
+            ("\"1780759972\"", None),
+            ("true", None),
+            ("{}", None),
+            ("[]", None),
+        ];
+        for (json, expected) in table {
+            let value: &RawValue = serde_json::from_str(json).unwrap();
+            assert_eq!(Timestamp::from_json(value).map(Timestamp::seconds), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_is_cut_to_its_second() {
+        let table = [(0, 0), (999, 0), (1_780_759_972_999, 1_780_759_972), (u64::MAX, MAX)];
+        for (millis, seconds) in table {
+            assert_eq!(Timestamp::from_clock(UnixMillis(millis)).seconds(), seconds);
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(seconds in -62_135_596_800_i64..253_402_200_000) {
-            let time = Timestamp(seconds);
+        fn every_second_is_written_and_read_back(seconds in MIN..=MAX) {
+            let time = Timestamp::from_seconds(seconds).unwrap();
             prop_assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
         }
 
         #[test]
-        fn any_text_is_a_time_or_none(text in "\\PC{0,40}") {
+        fn a_fraction_never_changes_the_second(seconds in MIN..=MAX, fraction in "[0-9]{1,12}") {
+            let time = Timestamp::from_seconds(seconds).unwrap();
+            let text = time.to_string().replace("+00:00", &format!(".{fraction}Z"));
+            prop_assert_eq!(Timestamp::parse(&text), Some(time));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*|[0-9TZ:+. -]{0,40}") {
             let _ = Timestamp::parse(&text);
         }
     }

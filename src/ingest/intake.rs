@@ -8,10 +8,8 @@ use uuid::Uuid;
 
 use super::answer::{Fate, Outcome, Refusal, Taken};
 use crate::clock::UnixMillis;
-use crate::event::Kind;
 use crate::event::object::merge;
-use crate::event::parse::{self, BatchItem, BodyError, Event};
-use crate::event::repair::{DEPTH_MAX, repair};
+use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Event, Kind, repair};
 use crate::mapping::{self, Identity, Rules};
 use crate::spool::{
     Append, AppendError, Content, Item, LaneId, Once, Origin, QuarantineId, Quarantined,
@@ -20,6 +18,8 @@ use crate::spool::{
 
 /// The scope of events that no integration could read: their digest is that of their bytes.
 const INVALID_SCOPE: u32 = 0;
+/// Events in one request: what a batch is read into takes memory beside its text.
+const BATCH_EVENTS_MAX: usize = 5000;
 
 /// An integration as the intake sees it.
 #[derive(Clone, Debug)]
@@ -95,7 +95,7 @@ impl Intake {
         received: UnixMillis,
     ) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
-        let event = parse::single(&body, kind, received)?;
+        let event = event::single(&body, kind, received)?;
         let mut draft = self.draft(identity_keys([&event]), received).await?;
         if let Some((reason, detail)) = draft.add(&event, &body) {
             return Err(Refusal::new(
@@ -112,7 +112,15 @@ impl Intake {
     /// A refusal: nothing was stored.
     pub async fn batch(&self, body: &[u8], received: UnixMillis) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
-        let items = parse::batch(&body, received)?;
+        let batch = event::batch(&body, received)?;
+        if batch.len() > BATCH_EVENTS_MAX {
+            let message = format!(
+                "a batch of {} events: send at most {BATCH_EVENTS_MAX} at once",
+                batch.len()
+            );
+            return Err(Refusal::new("too_large", message));
+        }
+        let items: Vec<BatchItem<'_>> = batch.iter().collect();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
         let mut draft = self.draft(identity_keys(valid), received).await?;
         for item in &items {
@@ -135,11 +143,11 @@ impl Intake {
         let invalid = |message: String| ReplayError::Invalid(message);
         let text = std::str::from_utf8(body).map_err(|error| invalid(error.to_string()))?;
         let batch = format!("[{text}]");
-        let items = parse::batch(&batch, received).map_err(|error| invalid(error.to_string()))?;
-        let [BatchItem { event, raw, .. }] = items.as_slice() else {
-            return Err(invalid("not one event".into()));
+        let batch = event::batch(&batch, received).map_err(|error| invalid(error.to_string()))?;
+        let Some(item) = batch.iter().next().filter(|_| batch.len() == 1) else {
+            return Err(invalid("it is not one event".to_owned()));
         };
-        let event = event.as_ref().map_err(|error| invalid(error.to_string()))?;
+        let event = item.event.as_ref().map_err(|error| invalid(error.to_string()))?;
         let drafted = self.draft(identity_keys([event]), received).await;
         let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
         if let Some(name) = integration {
@@ -148,7 +156,7 @@ impl Intake {
             draft.integrations =
                 found.ok_or_else(|| invalid(format!("integration {name:?} is not configured")))?;
         }
-        if let Some((_, detail)) = draft.add(event, raw) {
+        if let Some((_, detail)) = draft.add(event, item.raw) {
             return Err(invalid(detail));
         }
         draft.append.items.retain(|item| matches!(item.content, Content::Record { .. }));
@@ -211,8 +219,9 @@ impl Intake {
 
 impl Draft<'_> {
     fn add_item(&mut self, item: &BatchItem<'_>) {
+        let body = item.body();
         let (reason, detail) = match &item.event {
-            Ok(event) => match self.add(event, item.raw) {
+            Ok(event) => match self.add(event, &body) {
                 Some(refused) => refused,
                 None => return,
             },
@@ -221,10 +230,10 @@ impl Draft<'_> {
         let kind = item
             .event
             .as_ref()
-            .map_or_else(|_| String::new(), |event| event.kind.name().to_owned());
+            .map_or_else(|_| String::new(), |event| event.kind.as_str().to_owned());
         let first = self.append.items.len();
         let once = Some(Once::new(INVALID_SCOPE, item.raw));
-        let entry = self.quarantine(once, kind, None, &reason, &detail, item.raw);
+        let entry = self.quarantine(once, kind, None, &reason, &detail, &body);
         self.append.items.push(entry);
         self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
     }
@@ -274,7 +283,7 @@ impl Draft<'_> {
         }
         for (integration, reason, detail) in refused {
             let once = event.message_id.as_deref().map(|id| Once::new(integration.lane.0, id));
-            let kind = event.kind.name().to_owned();
+            let kind = event.kind.as_str().to_owned();
             let item =
                 self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
             self.append.items.push(item);
@@ -286,6 +295,9 @@ impl Draft<'_> {
 
     /// Merges the traits of an identify, for the later events of this request and for good.
     fn identify(&mut self, event: &Event<'_>) -> Option<(String, String)> {
+        if let Some(detail) = mapping::traits_too_large(event) {
+            return Some(("too_large".to_owned(), detail));
+        }
         let changes = mapping::identity_change(event);
         let mut merged = Vec::with_capacity(changes.len());
         for (key, traits) in &changes {

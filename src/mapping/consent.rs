@@ -1,34 +1,72 @@
-//! PURE. Whether an event says that its person agrees.
+//! What a person has consented to, as an event's context tells it.
+//!
+//! | place | written by |
+//! |---|---|
+//! | `context.consent.<category>` | Datafly |
+//! | `context.consent.categoryPreferences.<category>` | Segment |
+//! | `context.consent.canonical.<category>`, `context.consent.categories.<category>` | consent platforms |
+//!
+//! Only `true` grants. Where the places contradict one another, the one that denies counts.
 
-use crate::event::object::Object;
+use crate::event::{Context, Object, value};
 
-/// Where the consent managers of DESIGN.md section 5 put a category, under `context.consent`.
-const PLACES: [Option<&str>; 4] =
-    [None, Some("categoryPreferences"), Some("canonical"), Some("categories")];
+/// Objects in `context.consent` that list categories, beside those in `consent` itself.
+const LISTS: [&str; 3] = ["categoryPreferences", "canonical", "categories"];
 
-/// Whether every one of `categories` is granted in `context.consent`, in any of its shapes. A category that is missing,
-/// no boolean, or denied in any shape reads as denied.
+/// What an event says about one category.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stance {
+    /// `true` in at least one place, and nothing else in any.
+    Granted,
+    /// `false`, or something that is no boolean, in at least one place.
+    Denied,
+    /// Nothing in any place.
+    Unstated,
+}
+
+/// Whether every one of `categories` is granted. What is not stated reads as denied.
 #[must_use]
-pub fn granted(context: &Object<'_>, categories: &[String]) -> bool {
+pub fn granted(context: &Context<'_>, categories: &[String]) -> bool {
     if categories.is_empty() {
         return true;
     }
-    let Some(consent) = context.object("consent") else { return false };
-    let places: Vec<Object<'_>> = PLACES
-        .into_iter()
-        .filter_map(|place| match place {
-            None => Some(consent.clone()),
-            Some(key) => consent.object(key),
-        })
-        .collect();
-    categories.iter().all(|category| {
-        let mut said = places
-            .iter()
-            .filter_map(|place| place.get(category))
-            .map(|value| value.get() == "true")
-            .peekable();
-        said.peek().is_some() && said.all(|granted| granted)
-    })
+    let consent = Consent::read(context);
+    categories.iter().all(|category| consent.stance(category) == Stance::Granted)
+}
+
+/// The consent that one event carries.
+#[derive(Clone, Debug)]
+pub struct Consent<'a> {
+    places: Vec<Object<'a>>,
+}
+
+impl<'a> Consent<'a> {
+    /// Finds the places in an event's context.
+    #[must_use]
+    pub fn read(context: &Context<'a>) -> Consent<'a> {
+        let mut places = Vec::new();
+        if let Some(consent) = context.object("consent") {
+            places
+                .extend(LISTS.iter().filter_map(|list| consent.get(list).and_then(value::object)));
+            places.push(consent);
+        }
+        Consent { places }
+    }
+
+    /// What is said about `category`. `null` says nothing, and neither does an object, which may be one of
+    /// the lists under a category's name.
+    #[must_use]
+    pub fn stance(&self, category: &str) -> Stance {
+        let mut stance = Stance::Unstated;
+        for said in self.places.iter().filter_map(|place| place.get(category)) {
+            match value::boolean(said) {
+                Some(true) => stance = Stance::Granted,
+                None if said.get().starts_with('{') => {}
+                Some(false) | None => return Stance::Denied,
+            }
+        }
+        stance
+    }
 }
 
 #[cfg(test)]
@@ -36,36 +74,72 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_is_read_and_missing_is_denied() {
-        let marketing = ["marketing".to_owned()];
-        let both = ["marketing".to_owned(), "analytics".to_owned()];
-        for (context, categories, expected) in [
-            (r#"{"consent":{"marketing":true}}"#, &marketing[..], true),
-            (r#"{"consent":{"categoryPreferences":{"marketing":true}}}"#, &marketing, true),
-            (r#"{"consent":{"canonical":{"marketing":true}}}"#, &marketing, true),
-            (r#"{"consent":{"categories":{"marketing":true}}}"#, &marketing, true),
-            (r#"{"consent":{"marketing":false}}"#, &marketing, false),
-            (r#"{"consent":{"marketing":"true"}}"#, &marketing, false),
-            (r#"{"consent":{"marketing":1}}"#, &marketing, false),
-            (r#"{"consent":{"marketing":null}}"#, &marketing, false),
-            (r#"{"consent":{"analytics":true}}"#, &marketing, false),
-            (r#"{"consent":true}"#, &marketing, false),
-            ("{}", &marketing, false),
-            ("{}", &[], true),
-            (r#"{"consent":{"marketing":true,"analytics":true}}"#, &both, true),
-            (r#"{"consent":{"marketing":true,"categories":{"analytics":true}}}"#, &both, true),
-            (r#"{"consent":{"marketing":true}}"#, &both, false),
+    fn every_shape_is_read() {
+        let table = [
+            // consent, marketing, analytics
+            (r#"{"marketing":true}"#, Stance::Granted, Stance::Unstated),
+            (r#"{"marketing":true,"analytics":false}"#, Stance::Granted, Stance::Denied),
             (
-                r#"{"consent":{"marketing":true,"categories":{"marketing":false}}}"#,
-                &marketing,
-                false,
+                r#"{"categoryPreferences":{"marketing":true,"analytics":true}}"#,
+                Stance::Granted,
+                Stance::Granted,
             ),
-        ] {
-            assert_eq!(
-                granted(&Object::parse(context).unwrap(), categories),
-                expected,
-                "{context}"
-            );
+            (
+                r#"{"canonical":{"marketing":false,"analytics":true}}"#,
+                Stance::Denied,
+                Stance::Granted,
+            ),
+            (r#"{"categories":{"marketing":true}}"#, Stance::Granted, Stance::Unstated),
+            (
+                r#"{"marketing":true,"categories":{"analytics":true}}"#,
+                Stance::Granted,
+                Stance::Granted,
+            ),
+            (
+                r#"{"marketing":true,"categoryPreferences":{"marketing":false}}"#,
+                Stance::Denied,
+                Stance::Unstated,
+            ),
+            (
+                r#"{"marketing":false,"canonical":{"marketing":true}}"#,
+                Stance::Denied,
+                Stance::Unstated,
+            ),
+            (r#"{"marketing":"true","analytics":1}"#, Stance::Denied, Stance::Denied),
+            (r#"{"marketing":[true],"analytics":"granted"}"#, Stance::Denied, Stance::Denied),
+            (
+                r#"{"marketing":null,"analytics":{"granted":true}}"#,
+                Stance::Unstated,
+                Stance::Unstated,
+            ),
+            (
+                r#"{"Marketing":true,"categories":["marketing"]}"#,
+                Stance::Unstated,
+                Stance::Unstated,
+            ),
+            (r#"{"advertising":true}"#, Stance::Unstated, Stance::Unstated),
+            ("true", Stance::Unstated, Stance::Unstated),
+            ("null", Stance::Unstated, Stance::Unstated),
+        ];
+        for (consent, marketing, analytics) in table {
+            let text = format!(r#"{{"consent":{consent}}}"#);
+            let context = Context::new(Object::parse(&text).unwrap(), None);
+            let read = Consent::read(&context);
+            assert_eq!(read.stance("marketing"), marketing, "{consent}");
+            assert_eq!(read.stance("analytics"), analytics, "{consent}");
+            let both = [marketing, analytics] == [Stance::Granted; 2];
+            let asked = ["marketing".to_owned(), "analytics".to_owned()];
+            assert_eq!(granted(&context, &asked), both, "{consent}");
+            assert!(granted(&context, &[]), "{consent}");
         }
+        assert!(!granted(&Context::default(), &["marketing".to_owned()]));
+    }
+
+    #[test]
+    fn a_category_may_bear_the_name_of_a_list() {
+        let text = r#"{"consent":{"canonical":{"canonical":true,"categories":false}}}"#;
+        let consent = Consent::read(&Context::new(Object::parse(text).unwrap(), None));
+        assert_eq!(consent.stance("canonical"), Stance::Granted);
+        assert_eq!(consent.stance("categories"), Stance::Denied);
     }
 }

@@ -1,31 +1,13 @@
-//! PURE. Which events become which records, and how their properties are renamed.
+//! The tables behind the presets.
 
 use std::borrow::Cow;
 
-use crate::event::Kind;
-use crate::event::parse::Event;
+use super::Preset;
+use super::rules::{Renames, Shape};
 
-/// Which events become which records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Preset {
-    /// The eight events of a shop's journey; everything else is dropped.
-    #[default]
-    Retail,
-    /// Every `track` and `page`.
-    Default,
-}
-
-/// How one event becomes a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping<'a> {
-    /// The record's `event_type`.
-    pub event_type: Cow<'a, str>,
-    /// (source, target) of properties, also inside `products[]`.
-    pub renames: &'static [(&'static str, &'static str)],
-}
-
-/// Names of the Segment specification → Ometria's event types (DESIGN.md section 5).
-const RETAIL: [(&str, &str); 7] = [
+/// Events of the `retail` preset by their exact names in Segment's e-commerce specification (read 2026-06),
+/// and the `event_type` each becomes. Pages come on top.
+pub const RETAIL_EVENTS: [(&str, &str); 7] = [
     ("Products Searched", "search"),
     ("Product Viewed", "product_viewed"),
     ("Product Added to Wishlist", "wishlist_add"),
@@ -35,59 +17,74 @@ const RETAIL: [(&str, &str); 7] = [
     ("Order Completed", "order_completed"),
 ];
 
-/// The `event_type` of every page.
-const PAGE: &str = "page_view";
+/// Property names that the `retail` preset changes, in a track's properties and in each of its `products`.
+/// A page's `name` is the page's, so a page keeps its names.
+pub const RETAIL_RENAMES: Renames =
+    Renames(&[("variant", "variant_id"), ("price", "product_price"), ("name", "product_name")]);
 
-/// What the retail preset renames in a product.
-const PRODUCT: &[(&str, &str)] =
-    &[("variant", "variant_id"), ("price", "product_price"), ("name", "product_name")];
+/// The `event_type` of a page, in every preset.
+pub const PAGE_VIEW: &str = "page_view";
 
-impl Preset {
-    /// The presets by their name in the configuration.
-    pub const NAMES: [(&'static str, Preset); 2] =
-        [("retail", Preset::Retail), ("default", Preset::Default)];
-
-    /// How `event` becomes a record; `None` when it is not sent on. A page's `name` is no product's: it stays.
-    #[must_use]
-    pub fn mapping<'a>(self, event: &'a Event<'_>) -> Option<Mapping<'a>> {
-        let name = event.name.as_deref().unwrap_or_default();
-        match (event.kind, self) {
-            (Kind::Page, _) => Some(Mapping { event_type: Cow::Borrowed(PAGE), renames: &[] }),
-            (Kind::Track, Preset::Retail) => {
-                let (_, event_type) = RETAIL.iter().find(|(known, _)| *known == name)?;
-                Some(Mapping { event_type: Cow::Borrowed(event_type), renames: PRODUCT })
-            }
-            (Kind::Track, Preset::Default) => {
-                Some(Mapping { event_type: Cow::Owned(snake_case(name)), renames: &[] })
-            }
-            _ => None,
+/// What `preset` makes of a track of this name; `None` when it is not sent on.
+#[must_use]
+pub fn track(preset: Preset, name: &str) -> Option<Shape<'_>> {
+    match preset {
+        Preset::Retail => {
+            let (_, event_type) = RETAIL_EVENTS.iter().find(|(event, _)| *event == name)?;
+            Some(Shape { event_type: Cow::Borrowed(event_type), renames: RETAIL_RENAMES })
+        }
+        Preset::Default => {
+            let event_type = Cow::Owned(snake_case(name));
+            Some(Shape { event_type, renames: Renames::default() })
         }
     }
 }
 
-/// `Product Viewed`, `productViewed` and `product-viewed` → `product_viewed`. A name without a letter or digit stays.
+/// What every preset makes of a page.
+#[must_use]
+pub fn page() -> Shape<'static> {
+    Shape { event_type: Cow::Borrowed(PAGE_VIEW), renames: Renames::default() }
+}
+
+/// A name in `snake_case`: `Product Viewed`, `productViewed` and `product-viewed` become `product_viewed`.
+///
+/// Words end at whitespace and punctuation, before a capital that follows a small letter or a digit, and
+/// before the last of several capitals (`HTTPError` → `http_error`). Letters of every script are kept. A name
+/// without any word in it stays as it is.
 #[must_use]
 pub fn snake_case(name: &str) -> String {
-    let mut snake = String::with_capacity(name.len() + 8);
-    let mut previous: Option<char> = None;
+    let mut out = String::with_capacity(name.len() + 8);
+    let mut before = None;
     let mut letters = name.chars().peekable();
     while let Some(letter) = letters.next() {
-        if letter.is_alphanumeric() {
-            let after_lower =
-                previous.is_some_and(|previous| previous.is_lowercase() || previous.is_numeric());
-            let ends_acronym = previous.is_some_and(char::is_uppercase)
-                && letters.peek().is_some_and(|next| next.is_lowercase());
-            if letter.is_uppercase() && (after_lower || ends_acronym) && !snake.ends_with('_') {
-                snake.push('_');
-            }
-            snake.extend(letter.to_lowercase());
-        } else if !snake.is_empty() && !snake.ends_with('_') {
-            snake.push('_');
+        if is_separator(letter) {
+            before = None;
+            continue;
         }
-        previous = Some(letter);
+        let begins_word = before.is_none_or(|before: char| {
+            let small_follows = letters.peek().is_some_and(|next| next.is_lowercase());
+            is_capital(letter) && (!is_capital(before) || small_follows)
+        });
+        if begins_word && !out.is_empty() {
+            out.push('_');
+        }
+        out.extend(letter.to_lowercase());
+        before = Some(letter);
     }
-    let trimmed = snake.trim_end_matches('_');
-    if trimmed.is_empty() { name.to_owned() } else { trimmed.to_owned() }
+    if out.is_empty() { name.to_owned() } else { out }
+}
+
+/// Whether a letter has a small form to become; ornamental capitals have none and count as small.
+fn is_capital(letter: char) -> bool {
+    letter.is_uppercase() && letter.to_lowercase().next() != Some(letter)
+}
+
+/// ASCII punctuation, whitespace, controls, and Unicode's block of general punctuation.
+fn is_separator(letter: char) -> bool {
+    letter.is_ascii_punctuation()
+        || letter.is_whitespace()
+        || letter.is_control()
+        || matches!(letter, '\u{2000}'..='\u{206f}')
 }
 
 #[cfg(test)]
@@ -95,67 +92,58 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::UnixMillis;
-    use crate::event::parse::single;
-
-    fn event_type(preset: Preset, kind: Kind, name: &str) -> Option<String> {
-        let body = serde_json::json!({"event": name, "name": name, "userId": "u"}).to_string();
-        let event = single(&body, kind, UnixMillis(0)).unwrap();
-        preset.mapping(&event).map(|mapping| mapping.event_type.into_owned())
-    }
 
     #[test]
-    fn the_retail_preset_sends_eight_events_and_nothing_else() {
-        for (kind, name, expected) in [
-            (Kind::Page, "Home", Some("page_view")),
-            (Kind::Track, "Products Searched", Some("search")),
-            (Kind::Track, "Product Viewed", Some("product_viewed")),
-            (Kind::Track, "Product Added to Wishlist", Some("wishlist_add")),
-            (Kind::Track, "Product Added", Some("cart_add")),
-            (Kind::Track, "Product Removed", Some("cart_remove")),
-            (Kind::Track, "Checkout Started", Some("checkout_started")),
-            (Kind::Track, "Order Completed", Some("order_completed")),
-            (Kind::Track, "product viewed", None),
-            (Kind::Track, "Nap Taken", None),
-            (Kind::Screen, "Home", None),
-            (Kind::Group, "x", None),
-            (Kind::Alias, "x", None),
-        ] {
-            assert_eq!(
-                event_type(Preset::Retail, kind, name).as_deref(),
-                expected,
-                "{kind:?} {name}"
-            );
+    fn retail_knows_its_events_by_their_exact_names() {
+        for (name, event_type) in RETAIL_EVENTS {
+            let shape = track(Preset::Retail, name).unwrap();
+            assert_eq!((&*shape.event_type, shape.renames), (event_type, RETAIL_RENAMES));
         }
-        assert_eq!(
-            event_type(Preset::Default, Kind::Track, "Nap Taken").as_deref(),
-            Some("nap_taken")
-        );
-        assert_eq!(event_type(Preset::Default, Kind::Page, "Home").as_deref(), Some("page_view"));
-        assert_eq!(event_type(Preset::Default, Kind::Group, "x"), None);
+        for name in ["product viewed", "Product Viewed ", "Cart Viewed", "page_view", "Page"] {
+            assert_eq!(track(Preset::Retail, name), None, "{name}");
+        }
     }
 
     #[test]
-    fn names_in_snake_case() {
-        for (name, snake) in [
+    fn default_sends_every_track() {
+        let shape = track(Preset::Default, "Anything At All").unwrap();
+        assert_eq!((&*shape.event_type, shape.renames.is_empty()), ("anything_at_all", true));
+    }
+
+    #[test]
+    fn names_become_snake_case() {
+        let table = [
             ("Product Viewed", "product_viewed"),
             ("productViewed", "product_viewed"),
-            ("Product-Viewed!", "product_viewed"),
-            ("HTTPServer Error", "http_server_error"),
-            ("already_snake", "already_snake"),
-            ("Step 2 Done", "step_2_done"),
-            ("Étage Élevé", "étage_élevé"),
-            ("!!", "!!"),
-        ] {
-            assert_eq!(snake_case(name), snake, "{name}");
+            ("ProductViewed", "product_viewed"),
+            ("product_viewed", "product_viewed"),
+            ("PRODUCT VIEWED", "product_viewed"),
+            ("  Product -- Viewed! ", "product_viewed"),
+            ("HTTPError", "http_error"),
+            ("parseJSON", "parse_json"),
+            ("Size2Chosen", "size2_chosen"),
+            ("Step 2", "step_2"),
+            ("Größe Gewählt", "größe_gewählt"),
+            ("Ärger", "ärger"),
+            ("商品を見た", "商品を見た"),
+            ("A/B Test", "a_b_test"),
+            ("Order – Done", "order_done"),
+            ("🛒", "🛒"),
+            ("!!!", "!!!"),
+            ("a𝐀𝐀", "a𝐀𝐀"),
+            ("E", "e"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(snake_case(name), expected, "{name}");
         }
     }
 
     proptest! {
         #[test]
-        fn snake_case_of_snake_case_is_itself(name in "[A-Za-z0-9 _-]{0,30}") {
+        fn snake_case_changes_nothing_twice(name in "\\PC*|[A-Za-z0-9 _-]{0,20}|[ǅİẞ𝐀a ]{0,8}") {
             let once = snake_case(&name);
-            prop_assert_eq!(snake_case(&once), once);
+            prop_assert_eq!(snake_case(&once), once.clone());
+            prop_assert_eq!(once.is_empty(), name.is_empty());
         }
     }
 }
