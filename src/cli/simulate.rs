@@ -186,19 +186,20 @@ fn push_line(push: &PushSeen) -> String {
         "" => "records",
         record_type => record_type,
     };
-    let mut line = format!(
-        "{DIM}#{:<4}{DIM:#} {style}{status}{style:#}  {:>3} {}{ids}",
+    let refusal = match &push.refusal {
+        Some(refusal) => format!("  {BAD}{}{BAD:#}", printable(refusal)),
+        None => String::new(),
+    };
+    let fault = match &push.fault {
+        Some(fault) => format!("  {ODD}[{}]{ODD:#}", printable(fault)),
+        None => String::new(),
+    };
+    format!(
+        "{DIM}#{:<4}{DIM:#} {style}{status}{style:#}  {:>3} {}{ids}{refusal}{fault}",
         push.number,
         push.records,
         shown(record_type),
-    );
-    if let Some(refusal) = &push.refusal {
-        line.push_str(&format!("  {BAD}{}{BAD:#}", printable(refusal)));
-    }
-    if let Some(fault) = &push.fault {
-        line.push_str(&format!("  {ODD}[{}]{ODD:#}", printable(fault)));
-    }
-    line
+    )
 }
 
 fn summary_line(counters: &Counters) -> String {

@@ -29,6 +29,7 @@ pub(super) struct Report<'a> {
 
 /// One element of the array. Fields are empty where the element does not have them as text.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "`record_type` is the word for `@type` everywhere")]
 pub(super) struct Record<'a> {
     pub(super) id: String,
     pub(super) record_type: String,

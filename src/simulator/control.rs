@@ -41,14 +41,13 @@ pub(super) async fn answer(
         }
         "faults" => method_not_allowed("GET, POST, DELETE"),
         "pushes" if method == Method::GET => shown(&handle.pushes()),
-        "pushes" => method_not_allowed("GET"),
         "records" if method == Method::GET => ndjson(&handle.records()),
         "records" if method == Method::DELETE => {
             shown(&json!({ "cleared": handle.clear_records() }))
         }
         "records" => method_not_allowed("GET, DELETE"),
         "stats" if method == Method::GET => shown(&handle.counters()),
-        "stats" => method_not_allowed("GET"),
+        "pushes" | "stats" => method_not_allowed("GET"),
         _ => not_found(),
     }
 }
@@ -78,7 +77,9 @@ fn add_faults(handle: &Handle, body: &[u8]) -> Response<Full<Bytes>> {
     let faults: Result<Vec<Fault>, _> = texts.iter().map(|text| text.parse()).collect();
     match faults {
         Ok(faults) => {
-            faults.into_iter().for_each(|fault| handle.add_fault(fault));
+            for fault in faults {
+                handle.add_fault(fault);
+            }
             shown(&handle.faults())
         }
         Err(fault) => error_answer(StatusCode::BAD_REQUEST, &fault.to_string()),

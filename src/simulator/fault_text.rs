@@ -165,13 +165,11 @@ impl Draft {
         if value.is_some() {
             return Err(format!("`{word}` takes no value"));
         }
-        match &self.effect {
-            Some((_, other)) => Err(format!("`{other}` and `{word}` exclude each other")),
-            None => {
-                self.effect = Some((effect, word.to_owned()));
-                Ok(())
-            }
+        if let Some((_, other)) = &self.effect {
+            return Err(format!("`{other}` and `{word}` exclude each other"));
         }
+        self.effect = Some((effect, word.to_owned()));
+        Ok(())
     }
 
     fn add_header(&mut self, name: HeaderName, value: &str) -> Result<(), String> {

@@ -136,6 +136,7 @@ impl Handle {
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
+    #[expect(clippy::missing_panics_doc, reason = "the sender lives as long as `self`")]
     pub async fn wait_until(&self, wanted: impl FnMut(&Counters) -> bool) -> Counters {
         let mut counters = self.shared.counters.subscribe();
         let seen = counters.wait_for(wanted).await.expect("the sender lives in self");
@@ -170,6 +171,7 @@ impl Handle {
     }
 
     /// Forgets the records kept and says how many they were; the pushes and the totals stay.
+    #[expect(clippy::must_use_candidate, reason = "the number is by the way")]
     pub fn clear_records(&self) -> usize {
         let mut kept = self.kept();
         kept.records_bytes = 0;
