@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pillarbox::spool::{Append, Content, Drive, Item, LaneId, Options, Spool, SyncMode};
+use tokio::time::Instant;
 
 const RECORD_BYTES: usize = 400;
 

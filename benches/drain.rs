@@ -7,7 +7,7 @@ mod support;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -19,6 +19,7 @@ use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings};
 use pillarbox::spool::{Append, Content, Drive, Item, Options, Spool, SyncMode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 const RECORD_BYTES: usize = 400;
 const PUSH_RECORDS: u32 = 100;

@@ -7,7 +7,7 @@ mod support;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -20,6 +20,7 @@ use pillarbox::mapping::{Preset, Rules};
 use pillarbox::spool::{Drive, Options, Spool, SyncMode};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 const CONNECTIONS: u32 = 64;
 const EVENT: &str = r#"{"type":"track","userId":"user-123","event":"Product Viewed","timestamp":"2026-06-06T15:32:52.417Z","properties":{"product_id":"SKU-A","product_name":"Merino Crew Jumper","variant":"navy-m","price":79.00,"currency":"GBP","category":"Knitwear"},"context":{"page":{"url":"https://example.com/products/merino-crew"}}}"#;

@@ -71,7 +71,7 @@ impl Daemon {
             upstreams.push(upstream);
             lanes.push(Lane {
                 integration: integration.clone(),
-                lane,
+                id: lane,
                 report: watch::channel(Report::default()),
             });
         }
@@ -90,7 +90,7 @@ impl Daemon {
         for (lane, upstream) in lanes.into_iter().zip(upstreams) {
             let (settings, spool, stopped) =
                 (lane.integration.forward, spool.clone(), stopped.clone());
-            let (report, id) = (lane.report.0, lane.lane);
+            let (report, id) = (lane.report.0, lane.id);
             tasks.spawn(async move {
                 let name = settings.integration.clone();
                 let rng = fastrand::Rng::new();
@@ -154,14 +154,14 @@ const ADMIN_SOCKET_MODE: u32 = 0o600;
 /// An integration and its lane, while the parts are put together.
 struct Lane {
     integration: Integration,
-    lane: LaneId,
+    id: LaneId,
     report: (watch::Sender<Report>, watch::Receiver<Report>),
 }
 
 impl Lane {
     fn intake(&self) -> ingest::Integration {
         let Integration { name, preset, consent, .. } = self.integration.clone();
-        ingest::Integration { name, lane: self.lane, rules: Rules::new(preset, consent) }
+        ingest::Integration { name, lane: self.id, rules: Rules::new(preset, consent) }
     }
 }
 
@@ -175,7 +175,7 @@ fn admin_service(
     let integrations = lanes.iter().map(|lane| admin::Delivered {
         name: lane.integration.name.clone(),
         endpoint: lane.integration.forward.endpoint.to_string(),
-        lane: lane.lane,
+        lane: lane.id,
         report: lane.report.1.clone(),
     });
     Arc::new(admin::Service::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 const ROUNDS: usize = 21;
 
 /// Whether this is a smoke run.
-pub fn smoke() -> bool {
+pub(crate) fn smoke() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
@@ -19,7 +19,7 @@ pub fn smoke() -> bool {
 ///
 /// # Panics
 /// When a side fails.
-pub fn side_by_side(
+pub(crate) fn side_by_side(
     name: &str,
     unit: &str,
     units: u32,

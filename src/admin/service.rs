@@ -12,7 +12,8 @@ use crate::clock::{self, UnixMillis};
 use crate::forward::{Report, State};
 use crate::ingest::{Counters, Intake};
 use crate::spool::{
-    Append, AppendError, Content, Item, LaneId, Origin, QuarantineId, Quarantined, ReadError, Spool,
+    Append, AppendError, Content, Item, LaneId, LaneStats, Origin, QuarantineId, Quarantined,
+    ReadError, Spool,
 };
 
 /// Entries read at once.
@@ -68,7 +69,7 @@ impl Service {
                 Ok(stats) => stats,
                 Err(error @ ReadError::Damaged { .. }) => {
                     (report.state, report.cause) = (State::Damaged, error.to_string());
-                    Default::default()
+                    LaneStats::default()
                 }
                 Err(error) => return Err(error),
             };
@@ -193,14 +194,14 @@ fn shown(id: QuarantineId, entry: Quarantined, bodies: bool) -> QuarantineEntry 
     }
     let bytes = entry.body.len();
     let record_id = serde_json::from_slice::<Named>(&entry.body).ok().map(|named| named.id);
-    let body = bodies.then(|| body_json(entry.body));
+    let body = bodies.then(|| body_json(&entry.body));
     let Quarantined { origin, reason, detail, status, at, .. } = entry;
     QuarantineEntry { id, reason, detail, status, origin, at, bytes, record_id, body }
 }
 
 /// The body as it stands; what is no JSON as a JSON string.
-fn body_json(body: Vec<u8>) -> Box<RawValue> {
-    let text = String::from_utf8_lossy(&body).into_owned();
+fn body_json(body: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(body).into_owned();
     RawValue::from_string(text.clone())
         .unwrap_or_else(|_| serde_json::value::to_raw_value(&text).expect("text always encodes"))
 }

@@ -144,7 +144,7 @@ async fn spool(config: &Config, found: &mut Found) {
             spool.close().await;
         }
         Ok(Err(error @ OpenError::Locked { .. })) => {
-            found.notes.push(format!("the spool was not looked at: {error}"))
+            found.notes.push(format!("the spool was not looked at: {error}"));
         }
         Ok(Err(error)) => found.faults.push(format!("{:#}", anyhow::Error::from(error))),
         Err(error) => found.faults.push(format!("the spool could not be opened: {error}")),

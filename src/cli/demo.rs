@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, ensure};
@@ -15,6 +15,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::config::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::daemon::Daemon;
@@ -95,7 +96,7 @@ const RECORDS: u64 = 9;
 ///
 /// # Errors
 /// When a part does not start, or an event does not end as it must.
-pub async fn run() -> anyhow::Result<()> {
+pub(super) async fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("create a temporary folder")?;
     let faults = vec![format!("poison={POISON}").parse().context("set up the poison")?];
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
@@ -201,9 +202,9 @@ async fn show_ends(ometria: &Handle, daemon: &Daemon, stats: &LaneStats) -> anyh
     }
     let quarantined = daemon.spool().quarantine(QuarantineId(0), 100).await?;
     for (id, entry) in &quarantined {
-        let status = entry.status.unwrap_or_default();
+        let answer = entry.status.unwrap_or_default();
         say(&format!(
-            "   {BAD}quarantined{BAD:#}  entry {}  {:<18} {DIM}Ometria answered {status}{DIM:#}",
+            "   {BAD}quarantined{BAD:#}  entry {}  {:<18} {DIM}Ometria answered {answer}{DIM:#}",
             id.0, entry.reason
         ));
     }

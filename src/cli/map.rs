@@ -119,7 +119,7 @@ impl Mapper {
                     String::from_utf8_lossy(&record.bytes)
                 )),
                 Outcome::Identity => {
-                    said.push((false, "identity: its traits are kept for later events".to_owned()))
+                    said.push((false, "identity: its traits are kept for later events".to_owned()));
                 }
                 Outcome::Dropped(reason) => {
                     let why = match reason.code() {
@@ -131,7 +131,7 @@ impl Mapper {
                     said.push((false, format!("{prefix}dropped ({}): {why}", reason.code())));
                 }
                 Outcome::Refused { reason, detail } => {
-                    said.push((true, format!("{prefix}refused ({reason}): {detail}")))
+                    said.push((true, format!("{prefix}refused ({reason}): {detail}")));
                 }
             }
         }

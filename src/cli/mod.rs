@@ -78,10 +78,10 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 pub(super) struct Configured {
     /// The configuration file [default: /etc/pillarbox/pillarbox.toml]
-    #[arg(short, long, value_name = "FILE", env = "PILLARBOX_CONFIG")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "PILLARBOX_CONFIG")]
     config: Option<PathBuf>,
     /// Override a key, such as spool.sync=500ms or integration.uk.linger=1s
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 

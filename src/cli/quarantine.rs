@@ -177,7 +177,7 @@ async fn list(client: &mut Client, json: bool) -> anyhow::Result<()> {
         (true, _) => {}
         (false, 0) => show::line("the quarantine is empty"),
         (false, _) => {
-            show::line(&format!("{table}\n\n{DIM}`pillarbox quarantine show ID` shows why{DIM:#}"))
+            show::line(&format!("{table}\n\n{DIM}`pillarbox quarantine show ID` shows why{DIM:#}"));
         }
     }
     Ok(())

@@ -164,7 +164,7 @@ impl Sender {
                     self.batch.push(&event, shown.clone(), number);
                 }
                 Err(message) => {
-                    self.totals.fault(&format!("{shown}:{number}: {message}"), &self.bar)
+                    self.totals.fault(&format!("{shown}:{number}: {message}"), &self.bar);
                 }
             }
         }

@@ -63,16 +63,6 @@ pub(super) fn age(age: Duration) -> String {
     parts.join(" ")
 }
 
-/// Bytes in a binary unit: `3.4 MiB`.
-pub(super) fn bytes(bytes: u64) -> String {
-    let units = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let unit = units.into_iter().find(|(_, unit)| bytes >= *unit);
-    unit.map_or_else(
-        || format!("{bytes} B"),
-        |(name, unit)| format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +75,5 @@ mod tests {
             seconds.map(|s| age(Duration::from_secs(s))),
             ["0 s", "59 s", "1 min", "3 min 20 s", "1 h", "1 d 1 h"]
         );
-        assert_eq!([0, 1023, 1536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
     }
 }

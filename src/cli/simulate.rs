@@ -38,7 +38,7 @@ const DIM: Style = Style::new().dimmed();
 /// fails on demand
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(super) struct Args {
     /// Address to listen on, loopback only; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN_DEFAULT)]
     listen: SocketAddr,
@@ -74,7 +74,7 @@ pub struct Args {
 ///
 /// # Cancel safety
 /// Dropping the future closes every connection at once.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let api_key = match &args.key_file {
         Some(path) => Some(read_key(path)?),
         None => args.key.clone(),

@@ -38,8 +38,8 @@ fn text(status: &protocol::Status) -> String {
         None => format!("{GOOD}accepting{GOOD:#}"),
         Some(reason) => format!("{BAD}refusing producers{BAD:#}: {reason}"),
     };
-    let mut text = format!(
-        "{BOLD}pillarbox {}{BOLD:#}, pid {}, up {up}: {health}\n\n",
+    let text = format!(
+        "{BOLD}pillarbox {}{BOLD:#}, pid {}, up {up}: {health}",
         status.version, status.pid
     );
     let mut table = Table::new();
@@ -75,30 +75,27 @@ fn text(status: &protocol::Status) -> String {
             last,
         ]);
     }
-    text.push_str(&table.to_string());
+    let mut parts = vec![text, table.to_string()];
     for integration in &status.integrations {
         if !integration.report.cause.is_empty() {
             let style = if held(integration.report.state) { BAD } else { WARN };
-            text.push_str(&format!(
-                "\n\n{style}{}{style:#}: {}",
-                integration.name, integration.report.cause
-            ));
-            if let Some(at) = integration.report.next_try_at {
-                text.push_str(&format!("; next try in {}", age(status.now.age(at))));
-            }
+            let (name, cause) = (&integration.name, &integration.report.cause);
+            let next = integration.report.next_try_at.map(|at| age(status.now.age(at)));
+            let next = next.map_or_else(String::new, |next| format!("; next try in {next}"));
+            parts.push(format!("{style}{name}{style:#}: {cause}{next}"));
         }
     }
     let counts = &status.ingest;
     let dropped: u64 = counts.events_dropped.values().sum();
-    text.push_str(&format!(
-        "\n\n{DIM}events since the start: {} accepted, {} dropped, {} seen before, {} quarantined; {} entries in the quarantine{DIM:#}",
+    parts.push(format!(
+        "{DIM}events since the start: {} accepted, {} dropped, {} seen before, {} quarantined; {} entries in the quarantine{DIM:#}",
         number(counts.events_accepted),
         number(dropped),
         number(counts.events_duplicate),
         number(counts.events_quarantined),
         number(status.quarantined),
     ));
-    text
+    parts.join("\n\n")
 }
 
 fn held(state: State) -> bool {

@@ -24,42 +24,42 @@ enum Raw {
 }
 
 /// One table of the file, with the overrides of its keys.
-pub struct Section {
+pub(super) struct Section {
     /// `""`, `ingest`, `admin`, `spool` or `integration`.
     name: &'static str,
     /// Where it begins.
-    pub place: Place,
+    pub(super) place: Place,
     values: BTreeMap<String, (Raw, Place)>,
 }
 
 /// All tables.
-pub struct Document {
+pub(super) struct Document {
     /// The top of the file.
-    pub top: Section,
+    pub(super) top: Section,
     /// `[ingest]`.
-    pub ingest: Section,
+    pub(super) ingest: Section,
     /// `[admin]`.
-    pub admin: Section,
+    pub(super) admin: Section,
     /// `[spool]`.
-    pub spool: Section,
+    pub(super) spool: Section,
     /// `[[integration]]`, in order.
-    pub integrations: Vec<Section>,
+    pub(super) integrations: Vec<Section>,
 }
 
 /// An override: dotted key, value, place.
-pub struct Override {
+pub(super) struct Override {
     /// `spool.sync`, `integration.uk.linger`.
-    pub key: String,
+    pub(super) key: String,
     /// As it was given.
-    pub value: String,
+    pub(super) value: String,
     /// Where from.
-    pub place: Place,
+    pub(super) place: Place,
 }
 
 impl Document {
     /// Reads the file's text and applies `overrides`, later ones over earlier ones.
     #[must_use]
-    pub fn read(text: &str, overrides: &[Override], faults: &mut Collector<'_>) -> Document {
+    pub(super) fn read(text: &str, overrides: &[Override], faults: &mut Collector<'_>) -> Document {
         let section = |name| Section { name, place: Place::File, values: BTreeMap::new() };
         let mut document = Document {
             top: section(""),
@@ -116,7 +116,7 @@ impl Document {
             faults.add(place, "integrations are written [[integration]], with two brackets");
             return;
         };
-        for value in tables.iter() {
+        for value in tables {
             let place = Place::Byte(value.span().start);
             let Some(table) = value.get_ref().as_table() else {
                 faults.add(&place, "an integration must be a table");
@@ -214,18 +214,18 @@ impl Section {
 
     /// Where `name` was set, else where the section begins.
     #[must_use]
-    pub fn place_of(&self, name: &str) -> Place {
+    pub(super) fn place_of(&self, name: &str) -> Place {
         self.values.get(name).map_or_else(|| self.place.clone(), |(_, place)| place.clone())
     }
 
     /// Whether `name` was set.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
     /// A text, or its default.
-    pub fn text(&self, name: &str, faults: &mut Collector<'_>) -> String {
+    pub(super) fn text(&self, name: &str, faults: &mut Collector<'_>) -> String {
         let read = self.scalar(name, faults, "a text in quotes", |raw| match raw {
             Raw::Text(text) | Raw::Plain(text) => Some(text.clone()),
             _ => None,
@@ -234,7 +234,7 @@ impl Section {
     }
 
     /// A text that must be one of the key's choices.
-    pub fn choice(&self, name: &str, faults: &mut Collector<'_>) -> String {
+    pub(super) fn choice(&self, name: &str, faults: &mut Collector<'_>) -> String {
         let text = self.text(name, faults);
         let Some(Kind::Choice(choices)) = self.kind(name) else { return text };
         if !choices.contains(&text.as_str()) {
@@ -248,7 +248,7 @@ impl Section {
     }
 
     /// A size in bytes within the key's bounds.
-    pub fn size(&self, name: &str, faults: &mut Collector<'_>) -> u64 {
+    pub(super) fn size(&self, name: &str, faults: &mut Collector<'_>) -> u64 {
         let text = self.text(name, faults);
         let bounds = match self.kind(name) {
             Some(Kind::Size(from, to)) => (from, to),
@@ -266,7 +266,7 @@ impl Section {
     }
 
     /// A duration within the key's bounds; `None` for the `"always"` of a sync.
-    pub fn duration(&self, name: &str, faults: &mut Collector<'_>) -> Option<Duration> {
+    pub(super) fn duration(&self, name: &str, faults: &mut Collector<'_>) -> Option<Duration> {
         let text = self.text(name, faults);
         let (from, to) = match self.kind(name) {
             Some(Kind::Sync(_, _)) if text == "always" => return None,
@@ -294,7 +294,7 @@ impl Section {
     }
 
     /// A whole number within the key's bounds.
-    pub fn count(&self, name: &str, faults: &mut Collector<'_>) -> u64 {
+    pub(super) fn count(&self, name: &str, faults: &mut Collector<'_>) -> u64 {
         let default = self.default_of(name).replace('_', "").parse().unwrap_or_default();
         let (from, to) = match self.kind(name) {
             Some(Kind::Count(from, to)) => (from, to),
@@ -315,7 +315,7 @@ impl Section {
     }
 
     /// A number of at least 0.
-    pub fn rate(&self, name: &str, faults: &mut Collector<'_>) -> f64 {
+    pub(super) fn rate(&self, name: &str, faults: &mut Collector<'_>) -> f64 {
         let read = self.scalar(name, faults, "a number of at least 0", |raw| match raw {
             Raw::Number(text) | Raw::Plain(text) => {
                 text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0)
@@ -326,7 +326,7 @@ impl Section {
     }
 
     /// A list of texts; an override separates them by commas.
-    pub fn names(&self, name: &str, faults: &mut Collector<'_>) -> Vec<String> {
+    pub(super) fn names(&self, name: &str, faults: &mut Collector<'_>) -> Vec<String> {
         let read =
             self.scalar(
                 name,
@@ -348,7 +348,7 @@ impl Section {
     }
 
     /// Refuses every key that this version does not support, unless it is set to what it is anyway.
-    pub fn refuse_later(&self, faults: &mut Collector<'_>) {
+    pub(super) fn refuse_later(&self, faults: &mut Collector<'_>) {
         for (name, (raw, place)) in &self.values {
             if self.kind(name) != Some(Kind::Later) {
                 continue;

@@ -45,7 +45,7 @@ impl fmt::Display for Faults {
 
 /// Gathers faults while a configuration is read.
 #[derive(Debug)]
-pub struct Collector<'a> {
+pub(super) struct Collector<'a> {
     file: PathBuf,
     text: &'a str,
     faults: Vec<Fault>,
@@ -54,12 +54,12 @@ pub struct Collector<'a> {
 impl<'a> Collector<'a> {
     /// For `file`, whose content is `text`.
     #[must_use]
-    pub fn new(file: &Path, text: &'a str) -> Collector<'a> {
+    pub(super) fn new(file: &Path, text: &'a str) -> Collector<'a> {
         Collector { file: file.to_owned(), text, faults: Vec::new() }
     }
 
     /// Takes a fault.
-    pub fn add(&mut self, place: &Place, message: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
         let file = self.file.display();
         let place = match place {
             Place::Byte(byte) => {
@@ -79,7 +79,7 @@ impl<'a> Collector<'a> {
     ///
     /// # Errors
     /// The faults.
-    pub fn finish(self) -> Result<(), Faults> {
+    pub(super) fn finish(self) -> Result<(), Faults> {
         if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
     }
 }

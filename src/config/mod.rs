@@ -162,19 +162,12 @@ fn overrides(source: &Source) -> Result<Vec<Override>, Faults> {
     }
     let mut faults = Vec::new();
     for set in &source.set {
-        match set.split_once('=') {
-            Some((key, value)) => {
-                let key = key.trim().to_owned();
-                overrides.push(Override {
-                    place: Place::Set(key.clone()),
-                    key,
-                    value: value.to_owned(),
-                });
-            }
-            None => {
-                let message = "must be KEY=VALUE, such as --set spool.sync=500ms".to_owned();
-                faults.push(Fault { place: "--set".to_owned(), message });
-            }
+        if let Some((key, value)) = set.split_once('=') {
+            let (key, value) = (key.trim().to_owned(), value.to_owned());
+            overrides.push(Override { place: Place::Set(key.clone()), key, value });
+        } else {
+            let message = "must be KEY=VALUE, such as --set spool.sync=500ms".to_owned();
+            faults.push(Fault { place: "--set".to_owned(), message });
         }
     }
     if faults.is_empty() { Ok(overrides) } else { Err(Faults(faults)) }
@@ -196,16 +189,16 @@ impl Config {
             LogFormat::Journald => "journald",
         };
         let mut text = format!(
-            "state_dir = {:?}\n\n[ingest]\nsocket = {:?}\nsocket_mode = \"{:04o}\"\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
-             [admin]\nsocket = {:?}\nlog = \"{log}\"\n\n\
+            "state_dir = \"{}\"\n\n[ingest]\nsocket = \"{}\"\nsocket_mode = \"{:04o}\"\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
+             [admin]\nsocket = \"{}\"\nlog = \"{log}\"\n\n\
              [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\n",
-            self.state_dir,
-            self.ingest.socket,
+            self.state_dir.display(),
+            self.ingest.socket.display(),
             self.ingest.socket_mode,
             show_size(limits.request_bytes_max as u64),
             limits.connections_max,
             show_duration(limits.read_timeout),
-            self.admin.socket,
+            self.admin.socket.display(),
             spool.records_max,
             show_size(spool.bytes_max),
             show_size(spool.free_disk_min_bytes),

@@ -9,6 +9,8 @@ use super::*;
 
 const CANARY: &str = "canary-key-0123456789";
 
+const INTEGRATION: &str = "[[integration]]\nname = \"uk\"\napi_key = \"k\"\n";
+
 const WHOLE: &str = r#"state_dir = "/var/lib/pillarbox"
 
 [ingest]
@@ -81,7 +83,6 @@ fn the_contracts_file_is_read_whole_and_equals_the_defaults() {
 
 #[test]
 fn each_fault_has_its_place_and_says_what_would_be_right() {
-    let integration = "[[integration]]\nname = \"uk\"\napi_key = \"k\"\n";
     for (text, expected) in [
         ("lingr = 1\n", "p.toml:1:1: unknown key `lingr`: did you mean `linger` of [integration]?"),
         ("[spool]\nsinc = \"always\"\n", "p.toml:2:1: unknown key `sinc`: did you mean `sync`?"),
@@ -128,9 +129,13 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
         ("ingest = 1\n", "p.toml:1:1: `ingest` must be a table"),
         ("x = \n", "p.toml:1:5: not valid TOML"),
     ] {
-        let faults = built(&format!("{text}{integration}")).unwrap_err().to_string();
+        let faults = built(&format!("{text}{INTEGRATION}")).unwrap_err().to_string();
         assert!(faults.contains(expected), "{text}\n{faults}");
     }
+}
+
+#[test]
+fn each_fault_of_an_integration_has_its_place() {
     for (line, expected) in [
         (
             "endpoint = \"http://api.ometria.com/v2/push\"",
@@ -160,9 +165,13 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
         ),
         ("api_key_file = \"/x\"", "p.toml:1:1: only one of api_key, api_key_file may be given"),
     ] {
-        let faults = built(&format!("{integration}{line}\n")).unwrap_err().to_string();
+        let faults = built(&format!("{INTEGRATION}{line}\n")).unwrap_err().to_string();
         assert!(faults.contains(expected), "{line}\n{faults}");
     }
+}
+
+#[test]
+fn a_missing_integration_name_or_key_is_told() {
     for (text, expected) in [
         ("", "p.toml: no integration is configured"),
         ("[integration]\nname = \"uk\"\n", "p.toml:1:2: integrations are written [[integration]]"),

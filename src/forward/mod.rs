@@ -454,10 +454,10 @@ impl<U: Upstream> Forwarder<U> {
                     tracing::error!(%integration, %cause, "held: nothing is lost, nothing is delivered");
                 }
                 State::Retrying => {
-                    tracing::warn!(%integration, %cause, "delivery interrupted: it is retried")
+                    tracing::warn!(%integration, %cause, "delivery interrupted: it is retried");
                 }
                 State::Isolating => {
-                    tracing::warn!(%integration, "a push was rejected: looking for the records at fault")
+                    tracing::warn!(%integration, "a push was rejected: looking for the records at fault");
                 }
                 _ => tracing::info!(%integration, "delivering"),
             }

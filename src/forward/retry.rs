@@ -38,9 +38,8 @@ mod tests {
 
     #[test]
     fn the_bound_doubles_up_to_its_maximum() {
-        let bounds: Vec<u64> = (1..=12)
-            .map(|failures| delay(&POLICY, failures, 1.0, None).as_millis() as u64)
-            .collect();
+        let bounds: Vec<u128> =
+            (1..=12).map(|failures| delay(&POLICY, failures, 1.0, None).as_millis()).collect();
         assert_eq!(
             bounds,
             [

@@ -132,7 +132,7 @@ impl Refusal {
 
     /// The JSON body.
     #[must_use]
-    pub fn body(&self) -> Vec<u8> {
+    pub(super) fn body(&self) -> Vec<u8> {
         let body = RefusalBody { code: self.code, message: &self.message };
         serde_json::to_vec(&body).expect("text always encodes")
     }

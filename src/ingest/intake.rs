@@ -209,7 +209,7 @@ impl Intake {
             match outcome {
                 None => taken.accept(),
                 Some((outcome, reason, message)) => {
-                    taken.add(Outcome { index, outcome, reason, message })
+                    taken.add(Outcome { index, outcome, reason, message });
                 }
             }
         }
@@ -268,7 +268,7 @@ impl Draft<'_> {
                 }
                 mapping::Outcome::Dropped(reason) => dropped = reason.code(),
                 mapping::Outcome::Refused { reason, detail } => {
-                    refused.push((integration, reason, detail))
+                    refused.push((integration, reason, detail));
                 }
                 mapping::Outcome::Identity => {}
             }

@@ -81,7 +81,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let serving = connection(stream, service.clone(), &graceful);
+                let serving = connection(stream, &service, &graceful);
                 tokio::spawn(async move {
                     let _held = held;
                     serving.await;
@@ -101,7 +101,7 @@ pub async fn serve(
 
 fn connection(
     stream: UnixStream,
-    service: Arc<Service>,
+    service: &Arc<Service>,
     graceful: &GracefulShutdown,
 ) -> impl Future<Output = ()> + Send + 'static {
     let answer = service_fn({

@@ -1,0 +1,277 @@
+//! A daemon in a temporary folder, its upstream, and a producer: the real binary, a real socket, the real disk.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use pillarbox::simulator::{Handle, Options, Simulator};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Conditions that should hold at once are waited for so long: a slow machine is no failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within [`PATIENCE`].
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come true in time");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The stand-in for Ometria, on a thread of its own.
+pub(crate) struct Upstream {
+    pub(crate) handle: Handle,
+    pub(crate) url: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Upstream {
+    pub(crate) fn start(key: Option<&str>, faults: &[&str]) -> Upstream {
+        let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let api_key = key.map(Into::into);
+        let options = Options { listen, api_key, faults, ..Options::default() };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, bound) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let simulator = Simulator::bind(options).await.unwrap();
+                ready.send((simulator.handle(), simulator.url())).unwrap();
+                simulator.run(async { drop(stopped.await) }).await;
+            });
+        });
+        let (handle, url) = bound.recv().unwrap();
+        Upstream { handle, url, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Ids of the accepted records, in the order of their arrival.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.handle.records().into_iter().map(|record| record.id).collect()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// A folder with a configuration, in which daemons come and go.
+pub(crate) struct Host {
+    pub(crate) folder: TempDir,
+}
+
+impl Host {
+    /// `more` is appended to the integration's table.
+    pub(crate) fn new(endpoint: &str, key: &str, more: &str) -> Host {
+        let host = Host { folder: tempfile::tempdir().unwrap() };
+        host.configure(endpoint, key, more);
+        host
+    }
+
+    pub(crate) fn configure(&self, endpoint: &str, key: &str, more: &str) {
+        let at = self.folder.path().display();
+        let text = format!(
+            "state_dir = \"{at}/state\"\n[ingest]\nsocket = \"{at}/ingest.sock\"\n[admin]\nsocket = \"{at}/admin.sock\"\n\
+             [spool]\nmin_free_disk = \"0B\"\n[[integration]]\nname = \"uk\"\napi_key = \"{key}\"\nendpoint = \"{endpoint}\"\n\
+             retry = {{ initial = \"10ms\", max = \"50ms\" }}\nlinger = \"20ms\"\n{more}\n"
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("pillarbox.toml")
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.folder.path().join("ingest.sock")
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn pillarbox(&self, arguments: &[&str]) -> Output {
+        let mut command = pillarbox();
+        command.args(arguments).arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts a daemon and waits until it answers.
+    pub(crate) fn start(&self) -> Daemon {
+        let mut command = pillarbox();
+        command.arg("run").arg("--config").arg(self.config());
+        self.start_as(command)
+    }
+
+    /// Starts a daemon by a command of its own, a tracer for example.
+    pub(crate) fn start_as(&self, mut command: Command) -> Daemon {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains(" ready ") {
+            assert!(lines.read_line(&mut log).unwrap() > 0, "the daemon did not start:\n{log}");
+        }
+        // The rest of the log must be read, or the daemon would wait for a reader.
+        let reader = std::thread::spawn(move || {
+            let mut rest = String::new();
+            lines.read_to_string(&mut rest).unwrap();
+            log + &rest
+        });
+        Daemon { child, log: Some(reader) }
+    }
+
+    /// The status as JSON.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let output = self.pillarbox(&["status", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A number of the integration's lane.
+    pub(crate) fn lane(&self, key: &str) -> u64 {
+        self.status()["integrations"][0]["lane"][key].as_u64().unwrap()
+    }
+
+    /// Waits until everything is settled.
+    pub(crate) fn wait_until_settled(&self) {
+        wait_until("an empty queue", || self.lane("queued_records") == 0);
+    }
+}
+
+fn pillarbox() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+    command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
+    command
+}
+
+/// A running daemon. Killed when dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Daemon {
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// SIGKILL, and nothing else.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; returns the exit code, how long it took, and the log.
+    pub(crate) fn stop(mut self) -> (Option<i32>, Duration, String) {
+        let begun = Instant::now();
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status.code(), begun.elapsed(), self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().unwrap();
+        (status.code(), self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A producer with one connection.
+pub(crate) struct Producer {
+    stream: BufReader<UnixStream>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Producer {
+    pub(crate) fn connect(socket: &Path) -> Producer {
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Producer { stream: BufReader::new(stream) }
+    }
+
+    /// Posts a body; an error when the connection ends before the answer.
+    pub(crate) fn try_post(&mut self, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.raw(head.as_bytes(), body)
+    }
+
+    pub(crate) fn post(&mut self, path: &str, body: &str) -> Answer {
+        self.try_post(path, body.as_bytes()).unwrap()
+    }
+
+    /// Writes a request as it is given and reads one answer.
+    pub(crate) fn raw(&mut self, head: &[u8], body: &[u8]) -> std::io::Result<Answer> {
+        let mut stream = self.stream.get_ref();
+        stream.write_all(head)?;
+        stream.write_all(body)?;
+        self.answer()
+    }
+
+    pub(crate) fn answer(&mut self) -> std::io::Result<Answer> {
+        let ended = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.stream.read_line(&mut head)? == 0 {
+                return Err(ended());
+            }
+        }
+        let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or_else(ended)?;
+        let lower = head.to_ascii_lowercase();
+        let length = lower
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.lines().next()?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        self.stream.read_exact(&mut body)?;
+        Ok(Answer { status, head, body: String::from_utf8(body).unwrap() })
+    }
+}
+
+/// A track that the retail preset delivers.
+pub(crate) fn event(id: &str) -> String {
+    format!(
+        r#"{{"type":"track","event":"Product Viewed","messageId":"{id}","properties":{{"price":79.00}}}}"#
+    )
+}
