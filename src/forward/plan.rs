@@ -8,13 +8,13 @@
 //!            │    ├─ Deferred ───────▶ wait ─▶ the same records again
 //!            └────┴─ Held ───────────▶ wait for the probe ─▶ the same records again
 //! ```
-//! A record leaves the lane only by `Settle`, always from the front: whatever verdicts come, order is kept and nothing
+//! A record leaves the lane only by being settled, always from the front: whatever verdicts come, order is kept and nothing
 //! is lost (Promises 3 and 6).
 
 use std::time::Duration;
 
-use super::State;
 use super::isolate::Isolation;
+use super::report::State;
 use super::retry::{RetryPolicy, delay};
 use super::verdict::{Hold, Verdict};
 
@@ -84,7 +84,7 @@ impl Plan {
         }
     }
 
-    /// Consecutive attempts that were deferred or held.
+    /// Consecutive attempts that were deferred or held. An answer on the records themselves, good or bad, ends the row.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
