@@ -110,6 +110,12 @@ impl Daemon {
         Ok(Daemon { spool, stop, tasks })
     }
 
+    /// The spool it runs on.
+    #[must_use]
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
     /// Resolves when the daemon cannot go on: the spool has failed, or a part has ended early.
     ///
     /// # Cancel safety

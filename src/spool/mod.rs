@@ -242,6 +242,12 @@ impl Spool {
         self.shared.lane(lane).newest.subscribe()
     }
 
+    /// The cursor of `lane`, as a channel: wakes who waits for records to end.
+    #[must_use]
+    pub fn cursors(&self, lane: LaneId) -> watch::Receiver<u64> {
+        self.shared.lane(lane).cursor.subscribe()
+    }
+
     /// The cursor of `lane`.
     #[must_use]
     pub fn cursor(&self, lane: LaneId) -> Seq {

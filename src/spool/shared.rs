@@ -47,6 +47,8 @@ pub(super) struct LaneView {
     pub(super) number: u32,
     /// Newest seq; wakes the forwarder.
     pub(super) newest: watch::Sender<u64>,
+    /// The cursor; tells who waits for the end of records.
+    pub(super) cursor: watch::Sender<u64>,
     counted: Mutex<Counted>,
 }
 
@@ -69,6 +71,7 @@ impl LaneView {
             integration: disk.integration.clone(),
             number: disk.number,
             newest: watch::Sender::new(disk.newest),
+            cursor: watch::Sender::new(disk.tallies.cursor().0),
             counted: Mutex::new(Counted::of(disk)),
         }
     }
@@ -135,8 +138,10 @@ impl Shared {
     pub(super) fn publish_lane(&self, disk: &LaneOnDisk) {
         let view = self.lane(disk.lane);
         *view.counted.lock().unwrap_or_else(PoisonError::into_inner) = Counted::of(disk);
-        view.newest
-            .send_if_modified(|newest| std::mem::replace(newest, disk.newest) != disk.newest);
+        for (channel, now) in [(&view.newest, disk.newest), (&view.cursor, disk.tallies.cursor().0)]
+        {
+            channel.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }
     }
 
     // ── limits ──

@@ -1,0 +1,162 @@
+//! Workload: a backlog of records of 400 bytes leaves in pushes of 100, one after the other, to a bare hyper server in
+//! this process that answers 202. Limit: a bare hyper client on one connection that sends the same bodies, prebuilt, to
+//! the same server. Ours reads them from the spool and settles each push durably before the next.
+
+mod support;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings};
+use pillarbox::spool::{Append, Content, Drive, Item, Options, Spool, SyncMode};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+const RECORD_BYTES: usize = 400;
+const PUSH_RECORDS: u32 = 100;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let pushes = if support::smoke() { 2 } else { 50 };
+    let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
+    let address = runtime.block_on(serve());
+    let spool = runtime
+        .block_on(async { Spool::open(options(directory.path()), Drive::Thread) })
+        .expect("a spool");
+    support::side_by_side(
+        "drain, pushes of 100",
+        "records",
+        pushes * PUSH_RECORDS,
+        || runtime.block_on(drain(&spool, &address, pushes)),
+        || runtime.block_on(bare(&address, pushes)),
+    );
+    runtime.block_on(spool.close());
+}
+
+/// Queues a backlog, then delivers it.
+async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
+    let lane = spool.lane("bench", 0).await.expect("a lane");
+    let record = Bytes::from(record());
+    for _ in 0..pushes {
+        let content = |_| Content::Record {
+            lane,
+            record_type: Arc::from("custom_event"),
+            record: record.clone(),
+        };
+        let items = (0..PUSH_RECORDS).map(|n| Item { once: None, content: content(n) }).collect();
+        spool.append(Append { items, ..Append::default() }).await.expect("an append");
+    }
+    let newest = *spool.newest(lane).borrow();
+    let settings = Settings {
+        integration: "bench".into(),
+        endpoint: format!("http://{address}/v2/push").parse().expect("an address"),
+        api_key: "key".into(),
+        batch_records_max: 100,
+        linger: Duration::ZERO,
+        timeout: Duration::from_secs(30),
+        retry: RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(300) },
+        storm_limit: 1000,
+        pushes_per_second_max: 0.0,
+    };
+    let upstream = HttpUpstream::new(&settings, None).expect("a client");
+    let (report, mut idle) = watch::channel(Report::default());
+    let (stop, stopped) = watch::channel(false);
+    let begun = Instant::now();
+    let forwarder = forward::run(
+        settings,
+        spool.clone(),
+        lane,
+        upstream,
+        report,
+        fastrand::Rng::with_seed(1),
+        stopped,
+    );
+    let forwarder = tokio::spawn(forwarder);
+    while spool.cursor(lane).0 <= newest {
+        idle.changed().await.expect("the forwarder runs");
+    }
+    let took = begun.elapsed();
+    stop.send_replace(true);
+    forwarder.await.expect("no panic").expect("a clean end");
+    took
+}
+
+async fn bare(address: &str, pushes: u32) -> Duration {
+    let mut body = vec![b'['];
+    for n in 0..PUSH_RECORDS {
+        body.extend(if n == 0 { &b""[..] } else { b"," });
+        body.extend(record());
+    }
+    body.push(b']');
+    let body = Bytes::from(body);
+    let stream = TcpStream::connect(address).await.expect("the server listens");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    let connection = tokio::spawn(connection);
+    let begun = Instant::now();
+    for _ in 0..pushes {
+        let request = Request::post("/v2/push")
+            .header("host", address)
+            .body(Full::new(body.clone()))
+            .expect("a request");
+        sender.ready().await.expect("a connection");
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.status(), 202);
+        response.into_body().collect().await.expect("a body");
+    }
+    let took = begun.elapsed();
+    drop(sender);
+    connection.await.expect("no panic").expect("a clean end");
+    took
+}
+
+/// A server that reads every body and answers 202.
+async fn serve() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let answer = |request: Request<Incoming>| async move {
+        request.into_body().collect().await.expect("a body");
+        let body = r#"{"status":"OK","request_id":"r","accepted":100,"rejected":0}"#;
+        Ok::<_, Infallible>(
+            Response::builder().status(202).body(Full::new(Bytes::from(body))).expect("a response"),
+        )
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).expect("a socket");
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service_fn(answer)));
+        }
+    });
+    address
+}
+
+fn record() -> Vec<u8> {
+    let frame = r#"{"id":""}"#.len();
+    format!(r#"{{"id":"{}"}}"#, "x".repeat(RECORD_BYTES - frame)).into_bytes()
+}
+
+fn options(directory: &Path) -> Options {
+    Options {
+        directory: directory.join("spool"),
+        sync: SyncMode::Always,
+        cache_bytes: 32 << 20,
+        records_max: u64::MAX,
+        bytes_max: u64::MAX,
+        free_disk_min_bytes: 0,
+        keep_delivered: 10_000,
+        dedupe_window: 100_000,
+    }
+}

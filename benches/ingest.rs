@@ -1,0 +1,142 @@
+//! Workload: 64 connections to a Unix socket, each sending the example event (one a request, or 100 in a batch) and
+//! awaiting the answer before the next. Limit: a bare hyper server on the same kind of socket that reads the body and
+//! answers 200, and stores nothing. Ours answers after its commit.
+
+mod support;
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use pillarbox::ingest::{self, Counters, Intake, Integration, Limits, Service};
+use pillarbox::mapping::{Preset, Rules};
+use pillarbox::spool::{Drive, Options, Spool, SyncMode};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+const CONNECTIONS: u32 = 64;
+const EVENT: &str = r#"{"type":"track","userId":"user-123","event":"Product Viewed","timestamp":"2026-06-06T15:32:52.417Z","properties":{"product_id":"SKU-A","product_name":"Merino Crew Jumper","variant":"navy-m","price":79.00,"currency":"GBP","category":"Knitwear"},"context":{"page":{"url":"https://example.com/products/merino-crew"}}}"#;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
+    let (_stop, stopped) = watch::channel(false);
+    let spool = runtime
+        .block_on(async { Spool::open(options(directory.path()), Drive::Thread) })
+        .expect("a spool");
+    let ours = directory.path().join("ours.sock");
+    let bare = directory.path().join("bare.sock");
+    runtime.block_on(serve(&spool, &ours, stopped));
+    runtime.block_on(async { serve_bare(UnixListener::bind(&bare).expect("a socket")) });
+    let batch = format!("[{}]", vec![EVENT; 100].join(","));
+    for (name, path, body, events) in [
+        ("one event a request", "/v1/track", EVENT, 1),
+        ("100 events a request", "/v1/batch", &batch, 100),
+    ] {
+        let requests = if support::smoke() {
+            1
+        } else if events == 1 {
+            20
+        } else {
+            4
+        };
+        let body = Bytes::from(body.to_owned());
+        support::side_by_side(
+            &format!("ingest, {CONNECTIONS} connections, {name}"),
+            "events",
+            CONNECTIONS * requests * events,
+            || runtime.block_on(send(&ours, path, &body, requests)),
+            || runtime.block_on(send(&bare, path, &body, requests)),
+        );
+    }
+    runtime.block_on(spool.close());
+}
+
+async fn send(socket: &Path, path: &'static str, body: &Bytes, requests: u32) -> Duration {
+    let mut senders = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let stream = UnixStream::connect(socket).await.expect("the server listens");
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+        tokio::spawn(connection);
+        senders.push(sender);
+    }
+    let begun = Instant::now();
+    let tasks: Vec<_> = senders
+        .into_iter()
+        .map(|mut sender| {
+            let body = body.clone();
+            tokio::spawn(async move {
+                for _ in 0..requests {
+                    let request = Request::post(path)
+                        .header("host", "x")
+                        .body(Full::new(body.clone()))
+                        .expect("a request");
+                    sender.ready().await.expect("a connection");
+                    let response = sender.send_request(request).await.expect("an answer");
+                    assert_eq!(response.status(), 200);
+                    response.into_body().collect().await.expect("a body");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("every request is answered");
+    }
+    begun.elapsed()
+}
+
+async fn serve(spool: &Spool, socket: &Path, stopped: watch::Receiver<bool>) {
+    let lane = spool.lane("bench", 0).await.expect("a lane");
+    let integration =
+        Integration { name: "bench".into(), lane, rules: Rules::new(Preset::Retail, Vec::new()) };
+    let intake = Arc::new(Intake::new(spool.clone(), vec![integration]));
+    let limits = Limits {
+        request_bytes_max: 1 << 20,
+        connections_max: 512,
+        read_timeout: Duration::from_secs(10),
+    };
+    let service =
+        Arc::new(Service::new(intake, Arc::new(Counters::default()), limits, stopped.clone()));
+    let listener = ingest::bind(&PathBuf::from(socket), 0o600).expect("a socket");
+    tokio::spawn(ingest::serve(listener, service, stopped));
+}
+
+fn serve_bare(listener: UnixListener) {
+    let answer = |request: Request<Incoming>| async move {
+        request.into_body().collect().await.expect("a body");
+        let body =
+            r#"{"success":true,"accepted":1,"dropped":0,"duplicate":0,"quarantined":0,"items":[]}"#;
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(body))))
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service_fn(answer)));
+        }
+    });
+}
+
+fn options(directory: &Path) -> Options {
+    Options {
+        directory: directory.join("spool"),
+        sync: SyncMode::Always,
+        cache_bytes: 32 << 20,
+        records_max: u64::MAX,
+        bytes_max: u64::MAX,
+        free_disk_min_bytes: 0,
+        keep_delivered: 10_000,
+        dedupe_window: 100_000,
+    }
+}

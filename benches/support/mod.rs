@@ -1,0 +1,56 @@
+//! Measures a piece of Pillarbox side by side with its limit, in one run.
+//!
+//! The machines are shared and noisy: a figure alone says little. So both sides take turns, round by round, and what
+//! is printed is the median of the rounds' ratios: noise that lasts longer than a round meets both.
+
+use std::time::Duration;
+
+/// Rounds of each side; `--test` makes one short round of each, which shows that the benchmark runs.
+const ROUNDS: usize = 21;
+
+/// Whether this is a smoke run.
+pub fn smoke() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+/// Runs both sides in turns and prints the ratio of their speeds.
+///
+/// Each side does the same amount of `unit`s in a round, and returns how long they took.
+///
+/// # Panics
+/// When a side fails.
+pub fn side_by_side(
+    name: &str,
+    unit: &str,
+    units: u32,
+    mut ours: impl FnMut() -> Duration,
+    mut limit: impl FnMut() -> Duration,
+) {
+    let rounds = if smoke() { 1 } else { ROUNDS };
+    let mut pairs = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        // The order alternates, so that neither side always comes first.
+        let (a, b) = if round % 2 == 0 {
+            let a = ours();
+            (a, limit())
+        } else {
+            let b = limit();
+            (ours(), b)
+        };
+        pairs.push((a, b));
+    }
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().expect("at least one round")
+    };
+    let rate = |side: fn(&(Duration, Duration)) -> Duration| {
+        f64::from(units) / median(pairs.iter().map(|pair| side(pair).as_secs_f64()).collect())
+    };
+    let ratio = median(
+        pairs.iter().map(|(ours, limit)| limit.as_secs_f64() / ours.as_secs_f64()).collect(),
+    );
+    let (ours, limit) = (rate(|pair| pair.0), rate(|pair| pair.1));
+    println!(
+        "{name:<44} ratio {ratio:>5.2}   ({ours:>10.0} of {limit:>10.0} {unit}/s, {rounds} rounds)"
+    );
+}

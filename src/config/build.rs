@@ -1,0 +1,273 @@
+//! Raw values → [`Config`]: types, bounds, and the rules between keys.
+
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use hyper::Uri;
+use secrecy::SecretString;
+
+use super::document::{Document, Override, Section};
+use super::faults::{Collector, Faults, Place};
+use super::{Admin, Config, Ingest, Integration, LogFormat};
+use crate::forward::push::is_loopback;
+use crate::forward::{RetryPolicy, Settings};
+use crate::ingest::Limits;
+use crate::mapping::Preset;
+use crate::spool::{Options, SyncMode};
+
+/// Bytes of a Unix socket's path: `sun_path` of unix(7), less its end.
+const SOCKET_PATH_MAX: usize = 107;
+/// The largest file that can be an API key.
+const KEY_BYTES_MAX: usize = 4096;
+
+/// Builds the configuration of `text`, the content of `file`.
+pub(super) fn build(
+    file: &Path,
+    text: &str,
+    overrides: &[Override],
+    credentials: Option<&Path>,
+) -> Result<Config, Faults> {
+    let mut faults = Collector::new(file, text);
+    let document = Document::read(text, overrides, &mut faults);
+    let later = [&document.top, &document.ingest, &document.admin, &document.spool];
+    later
+        .into_iter()
+        .chain(&document.integrations)
+        .for_each(|section| section.refuse_later(&mut faults));
+    let state_dir = path(&document.top, "state_dir", &mut faults);
+    let spool = spool(&document.spool, &state_dir, &mut faults);
+    let ingest = ingest(&document.ingest, &mut faults);
+    let admin = admin(&document.admin, &mut faults);
+    if ingest.socket == admin.socket {
+        faults.add(
+            &document.admin.place_of("socket"),
+            "`socket` of [admin] and of [ingest] must be two paths",
+        );
+    }
+    let mut names = HashSet::new();
+    let mut integrations = Vec::new();
+    for section in &document.integrations {
+        let integration = integration(section, credentials, &mut faults);
+        if !names.insert(integration.as_ref().map(|known| known.name.clone())) {
+            faults.add(&section.place_of("name"), "another integration has this `name`");
+        }
+        integrations.extend(integration);
+    }
+    if document.integrations.is_empty() {
+        let example =
+            "[[integration]] with name = \"shop\" and api_key_file = \"/etc/pillarbox/shop.key\"";
+        faults.add(&Place::File, format!("no integration is configured: add {example}"));
+    }
+    faults.finish()?;
+    Ok(Config { state_dir, ingest, admin, spool, integrations })
+}
+
+/// The two socket paths, whatever else is wrong.
+pub(super) fn sockets(file: &Path, text: &str, overrides: &[Override]) -> (PathBuf, PathBuf) {
+    let mut ignored = Collector::new(file, text);
+    let document = Document::read(text, overrides, &mut ignored);
+    let ingest = document.ingest.text("socket", &mut ignored);
+    (ingest.into(), document.admin.text("socket", &mut ignored).into())
+}
+
+fn ingest(section: &Section, faults: &mut Collector<'_>) -> Ingest {
+    let mode = section.text("socket_mode", faults);
+    let socket_mode = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777);
+    if socket_mode.is_none() {
+        faults.add(
+            &section.place_of("socket_mode"),
+            "`socket_mode` must be permission bits in octal, such as \"0660\"",
+        );
+    }
+    Ingest {
+        socket: socket(section, faults),
+        socket_mode: socket_mode.unwrap_or_default(),
+        limits: Limits {
+            request_bytes_max: whole(section.size("max_request", faults)),
+            connections_max: whole(section.count("max_connections", faults)),
+            read_timeout: section.duration("read_timeout", faults).unwrap_or_default(),
+        },
+    }
+}
+
+fn admin(section: &Section, faults: &mut Collector<'_>) -> Admin {
+    let log = match section.choice("log", faults).as_str() {
+        "json" => LogFormat::Json,
+        "journald" => LogFormat::Journald,
+        _ => LogFormat::Text,
+    };
+    Admin { socket: socket(section, faults), log }
+}
+
+fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Options {
+    Options {
+        directory: state_dir.join("spool"),
+        sync: section.duration("sync", faults).map_or(SyncMode::Always, SyncMode::Every),
+        cache_bytes: section.size("cache", faults),
+        records_max: section.count("max_records", faults),
+        bytes_max: section.size("max_bytes", faults),
+        free_disk_min_bytes: section.size("min_free_disk", faults),
+        keep_delivered: section.count("keep_delivered", faults),
+        dedupe_window: whole(section.count("dedupe_window", faults)),
+    }
+}
+
+fn integration(
+    section: &Section,
+    credentials: Option<&Path>,
+    faults: &mut Collector<'_>,
+) -> Option<Integration> {
+    let name = section.text("name", faults);
+    let legal = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
+    };
+    let named = !name.is_empty() && name.len() <= 64 && name.bytes().all(legal);
+    if !named {
+        let message = "`name` must be given: lower-case letters, digits, `-` and `_`, at most 64, such as \"shop\"";
+        faults.add(&section.place_of("name"), message);
+    }
+    let preset = if section.choice("preset", faults) == "default" {
+        Preset::Default
+    } else {
+        Preset::Retail
+    };
+    let consent = section.names("consent", faults);
+    let api_key = api_key(section, credentials, faults);
+    let endpoint = endpoint(section, faults);
+    let retry = RetryPolicy {
+        initial: section.duration("retry.initial", faults).unwrap_or_default(),
+        max: section.duration("retry.max", faults).unwrap_or_default(),
+    };
+    if retry.initial > retry.max {
+        faults.add(
+            &section.place_of("retry.initial"),
+            "`retry.initial` must not be longer than `retry.max`",
+        );
+    }
+    let batch_records_max = whole(section.count("batch", faults));
+    let linger = section.duration("linger", faults).unwrap_or_default();
+    let timeout = section.duration("timeout", faults).unwrap_or_default();
+    let storm_limit = section.count("storm_limit", faults);
+    let pushes_per_second_max = section.rate("max_pushes_per_second", faults);
+    let forward = Settings {
+        integration: name.clone(),
+        endpoint: endpoint?,
+        api_key: api_key?,
+        batch_records_max,
+        linger,
+        timeout,
+        retry,
+        storm_limit,
+        pushes_per_second_max,
+    };
+    named.then_some(Integration { name, preset, consent, forward })
+}
+
+/// The API key, from exactly one of its three places. No message shows anything of it.
+fn api_key(
+    section: &Section,
+    credentials: Option<&Path>,
+    faults: &mut Collector<'_>,
+) -> Option<SecretString> {
+    let places = ["api_key", "api_key_file", "api_key_credential"];
+    let given: Vec<&str> = places.into_iter().filter(|name| section.has(name)).collect();
+    let [name] = given.as_slice() else {
+        let message = if given.is_empty() {
+            "the API key must be given: api_key_file = \"/etc/pillarbox/shop.key\" (generate a Data API key with push access in Ometria, \
+             Settings > API keys)"
+                .to_owned()
+        } else {
+            format!("only one of {} may be given", given.join(", "))
+        };
+        faults.add(&section.place, message);
+        return None;
+    };
+    let place = section.place_of(name);
+    let value = section.text(name, faults);
+    let read = match *name {
+        "api_key" => Ok(value),
+        "api_key_file" => read_key(Path::new(&value), true),
+        _ => match credentials {
+            None => Err("systemd has passed no credentials: set LoadCredential= in the unit, or use api_key_file".to_owned()),
+            Some(_) if value.is_empty() || value.contains('/') => Err("a credential's name holds no `/`".to_owned()),
+            Some(directory) => read_key(&directory.join(value), false),
+        },
+    };
+    let key = match read {
+        Ok(key) => key,
+        Err(message) => {
+            faults.add(&place, message);
+            return None;
+        }
+    };
+    let key = key.trim_end_matches(['\n', '\r']);
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        faults.add(
+            &place,
+            "the API key must be visible ASCII characters without spaces, and not empty",
+        );
+        return None;
+    }
+    Some(SecretString::from(key.to_owned()))
+}
+
+fn read_key(path: &Path, check_mode: bool) -> Result<String, String> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path)
+        .map_err(|error| format!("the key file {shown} cannot be read: {error}"))?;
+    if check_mode && metadata.permissions().mode() & 0o007 != 0 {
+        return Err(format!("everybody may use the key file {shown}: chmod 600 {shown}"));
+    }
+    if metadata.len() > KEY_BYTES_MAX as u64 {
+        return Err(format!("the key file {shown} is too large to be a key"));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("the key file {shown} cannot be read: {error}"))
+}
+
+fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {
+    let text = section.text("endpoint", faults);
+    let uri =
+        text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let wrong = match &uri {
+        None => "`endpoint` must be a URL, such as \"https://api.ometria.com/v2/push\"",
+        Some(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            "`endpoint` must not hold a user or password"
+        }
+        Some(uri) if uri.query().is_some() => {
+            "`endpoint` must not hold a query: the key travels in a header"
+        }
+        Some(uri) if uri.scheme_str() == Some("https") => return Some(uri.clone()),
+        Some(uri) if uri.scheme_str() == Some("http") && is_loopback(uri) => {
+            return Some(uri.clone());
+        }
+        Some(_) => {
+            "`endpoint` must be https://, or http:// on a loopback address: the key would travel in the clear"
+        }
+    };
+    faults.add(&section.place_of("endpoint"), wrong);
+    None
+}
+
+fn path(section: &Section, name: &str, faults: &mut Collector<'_>) -> PathBuf {
+    let path = PathBuf::from(section.text(name, faults));
+    if !path.is_absolute() {
+        faults.add(&section.place_of(name), format!("`{name}` must be an absolute path"));
+    }
+    path
+}
+
+fn socket(section: &Section, faults: &mut Collector<'_>) -> PathBuf {
+    let path = path(section, "socket", faults);
+    if path.as_os_str().len() > SOCKET_PATH_MAX {
+        let message = format!("the path of a Unix socket has at most {SOCKET_PATH_MAX} bytes");
+        faults.add(&section.place_of("socket"), message);
+    }
+    path
+}
+
+/// A bounded count as the machine's own integer.
+fn whole(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,275 @@
+//! PURE. Every key of the configuration: its default, its bounds and its meaning, in one table.
+//!
+//! The table drives the check for unknown keys, the defaults, the bounds, and the README's list (which a test compares).
+
+/// What a key's value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// An absolute path.
+    Path,
+    /// Permission bits in octal, as text.
+    Mode,
+    /// Text with a unit of size, from..=to bytes.
+    Size(u64, u64),
+    /// Text with a unit of time, from..=to milliseconds.
+    Time(u64, u64),
+    /// `"always"`, or text with a unit of time, from..=to milliseconds.
+    Sync(u64, u64),
+    /// An integer, from..=to.
+    Count(u64, u64),
+    /// A number of at least 0.
+    Rate,
+    /// An array of texts.
+    Names,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// Text that is never shown.
+    Secret,
+    /// Of the contract, and not built yet: only the default is taken.
+    Later,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// `""`, `ingest`, `admin`, `spool` or `integration`.
+    pub section: &'static str,
+    /// Its name; `retry.initial` is a key of the inline table `retry`.
+    pub name: &'static str,
+    /// As it would be written; empty: none, it must be given or may be absent.
+    pub default: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// A sentence.
+    pub meaning: &'static str,
+}
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    default: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+) -> Key {
+    Key { section, name, default, kind, meaning }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+
+/// All keys, in the order of the contract (DESIGN.md section 7).
+pub const KEYS: [Key; 36] = [
+    key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
+    key(
+        "ingest",
+        "socket",
+        "/run/pillarbox/ingest.sock",
+        Kind::Path,
+        "The producers' Unix socket.",
+    ),
+    key("ingest", "socket_mode", "0660", Kind::Mode, "Its permission bits."),
+    key("ingest", "listen", "[]", Kind::Later, "TCP addresses."),
+    key("ingest", "write_keys", "[]", Kind::Later, "Keys for TCP."),
+    key(
+        "ingest",
+        "max_request",
+        "1MiB",
+        Kind::Size(64 * KIB, 64 * MIB),
+        "The largest body of a request.",
+    ),
+    key(
+        "ingest",
+        "max_connections",
+        "512",
+        Kind::Count(1, 65_536),
+        "Open connections; further ones wait.",
+    ),
+    key(
+        "ingest",
+        "read_timeout",
+        "10s",
+        Kind::Time(100, HOUR),
+        "For a header or a body to arrive.",
+    ),
+    key(
+        "admin",
+        "socket",
+        "/run/pillarbox/admin.sock",
+        Kind::Path,
+        "The operators' Unix socket, mode 0600.",
+    ),
+    key("admin", "console", "", Kind::Later, "Address of the web console."),
+    key(
+        "admin",
+        "log",
+        "text",
+        Kind::Choice(&["text", "json", "journald"]),
+        "How the daemon logs.",
+    ),
+    key(
+        "spool",
+        "sync",
+        "always",
+        Kind::Sync(10, HOUR),
+        "`always`: fdatasync before every answer. A duration: at that interval; a power cut may take what was answered since.",
+    ),
+    key(
+        "spool",
+        "max_records",
+        "10_000_000",
+        Kind::Count(1, u64::MAX),
+        "Records queued or quarantined, at most.",
+    ),
+    key(
+        "spool",
+        "max_bytes",
+        "8GiB",
+        Kind::Size(MIB, u64::MAX),
+        "Their bytes, at most; the disk use is up to about twice that.",
+    ),
+    key(
+        "spool",
+        "min_free_disk",
+        "256MiB",
+        Kind::Size(0, u64::MAX),
+        "Producers get 503 while the disk has less free.",
+    ),
+    key("spool", "cache", "32MiB", Kind::Size(4 * MIB, 64 * GIB), "Target size of the read cache."),
+    key(
+        "spool",
+        "keep_delivered",
+        "10_000",
+        Kind::Count(0, u64::MAX),
+        "Settled records kept per integration.",
+    ),
+    key(
+        "spool",
+        "dedupe_window",
+        "100_000",
+        Kind::Count(0, 10_000_000),
+        "Most recent message ids remembered per integration.",
+    ),
+    key("integration", "name", "", Kind::Text, "Unique; lower-case letters, digits, `-` and `_`."),
+    key("integration", "api_key", "", Kind::Secret, "The Data API key; better in a file."),
+    key(
+        "integration",
+        "api_key_file",
+        "",
+        Kind::Path,
+        "File that holds the key, readable by the daemon alone.",
+    ),
+    key(
+        "integration",
+        "api_key_credential",
+        "",
+        Kind::Text,
+        "Name of a systemd credential that holds the key.",
+    ),
+    key(
+        "integration",
+        "endpoint",
+        "https://api.ometria.com/v2/push",
+        Kind::Text,
+        "Where pushes go; `http://` only for loopback.",
+    ),
+    key(
+        "integration",
+        "preset",
+        "retail",
+        Kind::Choice(&["retail", "default"]),
+        "Which events become which records.",
+    ),
+    key("integration", "consent", "[]", Kind::Names, "Categories that must all be granted."),
+    key("integration", "events", "", Kind::Later, "Mappings of single events."),
+    key("integration", "batch", "100", Kind::Count(1, 100), "Records in a push, at most."),
+    key(
+        "integration",
+        "linger",
+        "200ms",
+        Kind::Time(0, 60 * SECOND),
+        "How long an incomplete push waits for more records.",
+    ),
+    key("integration", "lanes", "1", Kind::Later, "Lanes, each in order."),
+    key(
+        "integration",
+        "timeout",
+        "30s",
+        Kind::Time(100, HOUR),
+        "For one push, from connecting to the end of the answer.",
+    ),
+    key(
+        "integration",
+        "retry.initial",
+        "500ms",
+        Kind::Time(1, HOUR),
+        "Upper bound of the first delay; doubles with each failure.",
+    ),
+    key("integration", "retry.max", "5min", Kind::Time(1, 24 * HOUR), "The largest upper bound."),
+    key(
+        "integration",
+        "storm_limit",
+        "1000",
+        Kind::Count(1, u64::MAX),
+        "Records quarantined in a row that hold the integration.",
+    ),
+    key(
+        "integration",
+        "max_pushes_per_second",
+        "0",
+        Kind::Rate,
+        "0: no fixed limit, the pace follows 429 answers.",
+    ),
+    key("integration", "retry", "", Kind::Text, "Inline table of `initial` and `max`."),
+    key("", "integration", "", Kind::Text, "One table for each Ometria account."),
+];
+
+/// Names of tables, which are no keys of their own.
+const TABLES: [(&str, &str); 2] = [("integration", "retry"), ("", "integration")];
+
+/// The keys that hold values: what the README lists.
+pub fn documented() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| !TABLES.contains(&(key.section, key.name)) && key.kind != Kind::Later)
+}
+
+/// The key `name` of `section`.
+#[must_use]
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| {
+        key.section == section && key.name == name && !TABLES.contains(&(section, name))
+    })
+}
+
+/// What to say of a key that does not exist: the nearest one, or all there are.
+#[must_use]
+pub fn suggest(section: &str, name: &str) -> String {
+    let names = || KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
+    let sections = || ["ingest", "admin", "spool"].into_iter().filter(|_| section.is_empty());
+    let near = names()
+        .chain(sections())
+        .map(|known| (strsim::damerau_levenshtein(known, name), known))
+        .min();
+    if let Some((distance, known)) = near
+        && distance <= tolerance(known)
+    {
+        return format!("did you mean `{known}`?");
+    }
+    let elsewhere =
+        KEYS.iter().find(|key| strsim::damerau_levenshtein(key.name, name) <= tolerance(key.name));
+    match elsewhere {
+        Some(key) if key.section.is_empty() => {
+            format!("did you mean `{}`, at the top of the file?", key.name)
+        }
+        Some(key) => format!("did you mean `{}` of [{}]?", key.name, key.section),
+        None => format!("known are {}", names().chain(sections()).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// How many slips of the pen still make `known` the key that was meant.
+fn tolerance(known: &str) -> usize {
+    known.len() / 4 + usize::from(known.len() > 3)
+}
