@@ -431,3 +431,6 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // An error means that the daemon's end has been dropped: the same as a shutdown.
     drop(shutdown.wait_for(|stop| *stop).await);
 }
+
+#[cfg(test)]
+mod loop_tests;
