@@ -49,6 +49,10 @@ struct Scene {
     /// The type of each record; its id is its place, from 1.
     types: Vec<&'static str>,
     guilty: BTreeSet<u64>,
+    /// Records in a burst of the producer, and the longest pause between two. Small and slow bursts leave pushes
+    /// incomplete, so that records arrive while one of them waits to be repeated.
+    burst_max: usize,
+    pause_max: Duration,
     /// How often, in 100 pushes, upstream does not do what it should.
     faults: u64,
     /// The weather clears after this many pushes.
@@ -74,6 +78,8 @@ impl Scene {
             batch_records_max: [1, 2, 7, 100][rng.usize(..4)],
             types,
             guilty,
+            burst_max: [2, 10, 60][rng.usize(..3)],
+            pause_max: Duration::from_millis([300, 3000, 20_000][rng.usize(..3)]),
             faults: [0, 20, 60, 95][rng.usize(..4)],
             clears_after: rng.usize(10..150),
             restarts: rng.usize(0..4),
@@ -281,7 +287,7 @@ fn open(directory: &std::path::Path) -> Spool {
 async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastrand::Rng) {
     let mut next = 0;
     while next < scene.types.len() {
-        let end = (next + rng.usize(1..60)).min(scene.types.len());
+        let end = (next + rng.usize(1..=scene.burst_max)).min(scene.types.len());
         let item = |place: usize| {
             let (id, record_type) = (place + 1, Arc::<str>::from(scene.types[place]));
             let record = format!(r#"{{"@type":"{record_type}","id":"{id}"}}"#).into();
@@ -290,7 +296,7 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
         let items = (next..end).map(item).collect();
         spool.append(Append { items, ..Append::default() }).await.unwrap();
         next = end;
-        tokio::time::sleep(Duration::from_millis(rng.u64(0..3000))).await;
+        tokio::time::sleep(scene.pause_max.mul_f64(rng.f64())).await;
     }
 }
 

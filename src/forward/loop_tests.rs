@@ -263,6 +263,26 @@ async fn a_held_lane_probes_with_the_same_push_until_the_key_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_is_the_same_push_whatever_arrives_meanwhile() {
+    let mut lane = Lane::new(100, Duration::ZERO).await;
+    lane.append(&["a", "a"]).await;
+    let asked = || SayWith { status: 503, retry_after: Some("10"), body: "" };
+    lane.script([asked(), asked()]);
+    let mut running = lane.run();
+    for failures in 1..=2 {
+        running.wait_for(|report| report.failures == failures).await;
+        lane.append(&["a"]).await;
+    }
+    running.wait_for(|report| report.state == State::Idle && report.pushes == 4).await;
+    running.stop().await;
+    let ids: Vec<_> = lane.pushes().into_iter().map(|(_, ids)| ids).collect();
+    assert_eq!(ids, [vec![1, 2], vec![1, 2], vec![1, 2], vec![3, 4]]);
+    let bodies: Vec<_> =
+        lane.upstream.pushes.lock().unwrap().iter().map(|(_, body)| body.clone()).collect();
+    assert_eq!(bodies[0], bodies[2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn guilty_records_are_set_aside_with_the_answer_and_the_others_delivered() {
     let mut lane = Lane::new(100, Duration::ZERO).await;
     lane.append(&["order", "order", "order"]).await;

@@ -225,6 +225,8 @@ mod tests {
                     Action::Split => { prop_assert!(records > 1); unsettled = None; }
                     Action::Wait(_) => {
                         prop_assert!(plan.failures() > 0);
+                        // What arrives meanwhile must not join: a retry is the same push (Promise 4).
+                        prop_assert_eq!(plan.fixed(), Some(records));
                         prop_assert!(!matches!(plan.state(), State::Pushing | State::Idle));
                         unsettled = Some(records);
                     }
