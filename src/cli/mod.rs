@@ -1,16 +1,197 @@
-//! The commands.
-pub mod demo;
-pub mod simulate;
+//! The commands: one file each. Those that need the daemon talk to its sockets.
+
+mod check;
+mod client;
+mod demo;
+mod map;
+mod quarantine;
+mod run;
+mod send;
+mod show;
+mod simulate;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{Faults, Source};
+
+/// Durable store-and-forward of retail events: takes them over a Unix socket, answers once they are on stable
+/// storage, and delivers them in order to Ometria.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pillarbox",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Try it:\n  pillarbox demo                                  the whole way of ten events, on this machine alone\n\n\
+Run it:\n  pillarbox check && pillarbox run                with /etc/pillarbox/pillarbox.toml\n\n\
+Exit codes: 0 done, 1 the operation failed, 2 usage, 69 daemon not reachable, 78 configuration"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole way of ten events: no configuration, no network, no root
+    #[command(after_help = "Example:\n  pillarbox demo")]
+    Demo,
+    /// Run the daemon until SIGTERM or SIGINT
+    #[command(
+        after_help = "Examples:\n  pillarbox run --config shop.toml\n  pillarbox run --set spool.sync=500ms"
+    )]
+    Run(Configured),
+    /// Check configuration, permissions, sockets and spool, and print all faults
+    #[command(
+        after_help = "Examples:\n  pillarbox check\n  pillarbox check --config shop.toml --effective"
+    )]
+    Check(check::Check),
+    /// Hand events from files or standard input to the daemon
+    #[command(
+        after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send"
+    )]
+    Send(send::Send),
+    /// Show the records that events become, without sending them
+    #[command(
+        after_help = "Examples:\n  pillarbox map events.ndjson\n  echo '{\"type\":\"page\"}' | pillarbox map --preset retail -"
+    )]
+    Map(map::Map),
+    /// Show queue, state and cause of each integration
+    #[command(
+        after_help = "Examples:\n  pillarbox status\n  pillarbox status --json | jq '.integrations[].lane.queued_records'"
+    )]
+    Status(status::Status),
+    /// List, show, retry, drop or export what was set aside
+    #[command(
+        after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
+    )]
+    Quarantine(quarantine::Quarantine),
+    /// Stand in for Ometria: strict checks, faults on demand
+    Simulate(simulate::Args),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Configured {
+    /// The configuration file [default: /etc/pillarbox/pillarbox.toml]
+    #[arg(short, long, value_name = "FILE", env = "PILLARBOX_CONFIG")]
+    config: Option<PathBuf>,
+    /// Override a key, such as spool.sync=500ms or integration.uk.linger=1s
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Configured {
+    fn source(&self) -> Source {
+        Source::of_process(self.config.clone(), self.set.clone())
+    }
+}
+
+/// How a command ended, when not well.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The operation failed.
+    Failed(anyhow::Error),
+    /// The operation failed, and everything has been said.
+    Said,
+    /// The daemon is not reachable.
+    Unreachable(anyhow::Error),
+    /// The configuration is at fault.
+    Configuration(Faults),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure::Failed(error)
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Failure {
+        Failure::Configuration(faults)
+    }
+}
+
+impl Failure {
+    /// Says what happened on stderr, and gives the exit code of DESIGN.md section 8 (numbers of sysexits.h).
+    fn report(self) -> ExitCode {
+        match self {
+            Failure::Failed(error) => {
+                show::problem(&format!("{error:#}"));
+                ExitCode::from(1)
+            }
+            Failure::Said => ExitCode::from(1),
+            Failure::Unreachable(error) => {
+                show::problem(&format!("{error:#}"));
+                ExitCode::from(69)
+            }
+            Failure::Configuration(faults) => {
+                let count = faults.0.len();
+                let word = if count == 1 { "fault" } else { "faults" };
+                show::problem(&format!("the configuration has {count} {word}:\n{faults}"));
+                ExitCode::from(78)
+            }
+        }
+    }
+}
 
 /// Runs one command.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    match runtime.block_on(demo::run()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("{e:?}");
-            std::process::ExitCode::FAILURE
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Commands other than the daemon are slight: one thread does.
+    let mut runtime = match cli.command {
+        Command::Run(_) | Command::Demo | Command::Simulate(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+        }
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::from(anyhow::Error::from(error).context("start the runtime")).report();
+        }
+    };
+    let ended = runtime.block_on(dispatch(cli.command));
+    // A read of standard input cannot be interrupted: it must not keep the process.
+    runtime.shutdown_background();
+    ended.map_or_else(Failure::report, |()| ExitCode::SUCCESS)
+}
+
+async fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo => Ok(demo::run().await?),
+        Command::Run(configured) => run::run(&configured.source()).await,
+        Command::Check(check) => check::run(&check).await,
+        Command::Send(send) => send::run(&send).await,
+        Command::Map(map) => map::run(&map),
+        Command::Status(status) => status::run(&status).await,
+        Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
+        Command::Simulate(args) => Ok(simulate::run(args).await?),
+    }
+}
+
+/// The command line's definition, for man pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_an_example() {
+        let command = command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("pillarbox"), "{} has no example", sub.get_name());
         }
     }
 }

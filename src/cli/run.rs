@@ -1,0 +1,46 @@
+//! `pillarbox run`: the daemon.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::Failure;
+use crate::config::{self, LogFormat, Source};
+use crate::daemon;
+
+/// What is logged unless `RUST_LOG` says otherwise: changes of state, and nothing of the engine's own chatter.
+const FILTER: &str = "info,sled=warn";
+
+pub(super) async fn run(source: &Source) -> Result<(), Failure> {
+    let config = config::load(source)?;
+    start_log(config.admin.log)?;
+    daemon::run(config).await?;
+    Ok(())
+}
+
+fn start_log(format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => {
+            let lines = tracing_subscriber::fmt::layer();
+            let colour = std::io::stderr().is_terminal();
+            registry
+                .with(lines.with_writer(std::io::stderr).with_ansi(colour).with_target(false))
+                .try_init()
+        }
+        LogFormat::Json => {
+            let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+            registry.with(lines.with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Journald => {
+            let journal =
+                tracing_journald::layer().context("connect to journald (log = \"journald\")")?;
+            registry.with(journal).try_init()
+        }
+    }
+    .context("start the log")
+}
