@@ -5,39 +5,51 @@
 //!   ▲                                   ├─▶ split
 //!   └───────────────────────────────────┴─▶ wait, the same push again
 //! ```
+//! | file | owns |
+//! |---|---|
+//! | `batch` (PURE) | cuts the next push, makes its body |
+//! | `push`, `failure` | one HTTP attempt; why it had no answer |
+//! | `verdict` (PURE) | what an attempt means |
+//! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
+//! | `pace` (PURE) | the least time between two pushes |
+//! | `settlement`, `report` (PURE) | what is kept of a push, what an operator is told |
+//!
 //! - One push is in flight, and the next starts only after the last has been settled durably: after a kill only the push
-//!   in flight may repeat.
+//!   in flight may repeat (Promise 4).
+//! - Records leave from the front, and only by a settlement (Promises 3 and 6).
 //! - This file alone waits: for records, for a batch to fill, for the pace, for a retry or a probe. A shutdown ends every
-//!   wait at once; a push in flight gets [`GRACE`] to be answered and settled.
-//! - The deciding parts are pure: [`batch`], [`verdict`], [`isolate`], [`retry`], [`pace`], [`plan`].
+//!   wait at once; a push in flight gets [`GRACE`] to be answered, and what is answered is settled.
+//! - What lies before damage in a lane is delivered; what lies behind it is not, as its order cannot be known.
 
 pub mod batch;
+pub mod failure;
 pub mod isolate;
 pub mod pace;
 pub mod plan;
 pub mod push;
+pub mod report;
 pub mod retry;
+pub mod settlement;
 pub mod verdict;
 
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::push::{Answer, HttpUpstream, PushError, Upstream};
+pub use self::failure::PushError;
+pub use self::push::{Answer, HttpUpstream, Upstream};
+pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;
 
 use self::batch::{BYTES_MAX, Cut};
 use self::pace::Pace;
 use self::plan::{Action, Plan};
-use self::verdict::{Acceptance, Verdict};
-use crate::clock::{self, UnixMillis};
-use crate::spool::{
-    AppendError, Delivery, End, Entry, LaneId, Origin, Quarantined, ReadError, Seq, Settlement,
-    Spool,
-};
+use self::settlement::Source;
+use self::verdict::{Attempt, Verdict};
+use crate::clock;
+use crate::spool::{AppendError, End, Entry, LaneId, Quarantined, ReadError, Seq, Spool};
 
 /// How one integration is delivered; every value is checked by the configuration.
 #[derive(Clone, Debug)]
@@ -62,54 +74,6 @@ pub struct Settings {
     pub pushes_per_second_max: f64,
 }
 
-/// What a lane's forwarder is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Nothing is queued.
-    #[default]
-    Idle,
-    /// Records are on their way.
-    Pushing,
-    /// A rejected push is being split to find the records at fault.
-    Isolating,
-    /// Waiting for the next attempt.
-    Retrying,
-    /// Held: upstream refuses the key.
-    Unauthorized,
-    /// Held: the endpoint is wrong, the records are not.
-    Held,
-    /// Held by the storm guard.
-    Storm,
-    /// The lane cannot be read.
-    Damaged,
-}
-
-/// What an operator is told of a lane's forwarder.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// See [`State`].
-    pub state: State,
-    /// Why it is in that state, in words that say what to do; empty when all is well.
-    pub cause: String,
-    /// Failed attempts since the last 202.
-    pub failures: u32,
-    /// When the next attempt is due.
-    pub next_try_at: Option<UnixMillis>,
-    /// The status of the last answer.
-    pub last_status: Option<u16>,
-    /// When the last 202 arrived.
-    pub last_delivery_at: Option<UnixMillis>,
-    /// Pushes sent since the daemon started.
-    pub pushes: u64,
-    /// Of these, answered 202.
-    pub pushes_delivered: u64,
-    /// Of these, to be tried again.
-    pub pushes_retried: u64,
-    /// Records that upstream's 202s named as rejected.
-    pub records_rejected: u64,
-}
-
 /// How long a push in flight may still take once a shutdown began. Then it is abandoned: nothing of it is settled, and
 /// it repeats after the restart.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -125,10 +89,13 @@ pub enum RunError {
     Read(#[source] ReadError),
 }
 
-/// Delivers one lane until `shutdown`.
+/// Delivers one lane until `shutdown`; ends within [`GRACE`] and one settlement of it. A damaged lane delivers nothing
+/// more and waits for the shutdown.
 ///
 /// # Errors
 /// [`RunError`]: nothing was lost, what was not settled is delivered after a restart.
+/// # Cancel safety
+/// Dropping it abandons the push in flight, which repeats after the next start.
 pub async fn run<U: Upstream>(
     settings: Settings,
     spool: Spool,
@@ -153,7 +120,7 @@ pub async fn run<U: Upstream>(
         pace,
         newest,
         queue,
-        attempt: 0,
+        attempts: 0,
         last_push: None,
     };
     match forwarder.deliver(&mut shutdown).await {
@@ -162,11 +129,7 @@ pub async fn run<U: Upstream>(
                 "{error}; stop the daemon, then `pillarbox spool salvage` writes what is readable"
             );
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
-            forwarder.report.send_modify(|report| {
-                report.state = State::Damaged;
-                report.cause = cause;
-                report.next_try_at = None;
-            });
+            forwarder.report.send_modify(|report| report.damaged(cause));
             stopped(&mut shutdown).await;
             Ok(())
         }
@@ -188,16 +151,8 @@ struct Forwarder<U> {
     /// The records at the front of the lane, as far as they are read: the first is the cursor's.
     queue: Vec<Entry>,
     /// Attempts at the push that is not settled.
-    attempt: u32,
+    attempts: u32,
     last_push: Option<Instant>,
-}
-
-/// An attempt that was made.
-struct Attempt {
-    records: usize,
-    outcome: Result<Answer, PushError>,
-    sent_at: UnixMillis,
-    answered_at: UnixMillis,
 }
 
 impl<U: Upstream> Forwarder<U> {
@@ -205,14 +160,13 @@ impl<U: Upstream> Forwarder<U> {
         loop {
             let Some(records) = self.gather(shutdown).await? else { return Ok(()) };
             let Some(attempt) = self.push(records, shutdown).await else { return Ok(()) };
-            let verdict = verdict::judge(&attempt.outcome, attempt.answered_at);
+            let verdict = verdict::judge(&attempt);
             self.set_pace(&attempt, &verdict);
             let state_before = self.plan.state();
             let action = self.plan.take(records, &verdict, self.rng.f64());
-            self.log(&attempt, &action);
-            self.tell(&attempt, &action, state_before);
+            self.tell(&attempt, &verdict, &action, state_before);
             match action {
-                Action::Split => self.attempt = 0,
+                Action::Split => self.attempts = 0,
                 Action::Wait(delay) => {
                     if pause(delay, shutdown).await {
                         return Ok(());
@@ -223,12 +177,11 @@ impl<U: Upstream> Forwarder<U> {
                     self.settle(&attempt, End::Delivered, copies).await?;
                 }
                 Action::Quarantine { reason } => {
-                    let copies = self
-                        .queue
-                        .first()
-                        .map(|entry| self.quarantined(entry, reason, &attempt))
-                        .into_iter();
-                    self.settle(&attempt, End::Quarantined, copies.collect()).await?;
+                    let guilty = self.queue.first().into_iter();
+                    let copies = guilty
+                        .map(|entry| settlement::copy(self.source(), entry, reason, &attempt))
+                        .collect();
+                    self.settle(&attempt, End::Quarantined, copies).await?;
                 }
             }
         }
@@ -244,13 +197,13 @@ impl<U: Upstream> Forwarder<U> {
             if *shutdown.borrow() {
                 return Ok(None);
             }
+            if let Some(fixed) = self.plan.fixed() {
+                return Ok(if self.keep_pace(shutdown).await { None } else { Some(fixed) });
+            }
             self.newest.mark_unchanged();
             self.refill().await?;
             let Cut { records, complete } =
                 batch::cut(&self.queue, self.settings.batch_records_max);
-            if let Some(fixed) = self.plan.fixed() {
-                return Ok(if self.keep_pace(shutdown).await { None } else { Some(fixed) });
-            }
             if records > 0 {
                 let now = Instant::now();
                 let until = *linger_until.get_or_insert(now + self.settings.linger);
@@ -260,14 +213,11 @@ impl<U: Upstream> Forwarder<U> {
                     }
                     // What arrived while the pace was kept may join.
                     self.refill().await?;
-                    return Ok(Some(
-                        batch::cut(&self.queue, self.settings.batch_records_max).records,
-                    ));
+                    let cut = batch::cut(&self.queue, self.settings.batch_records_max);
+                    return Ok(Some(cut.records));
                 }
             } else {
-                self.report.send_if_modified(|report| {
-                    std::mem::replace(&mut report.state, State::Idle) != State::Idle
-                });
+                self.report.send_if_modified(Report::idle);
             }
             let lingering = async {
                 match linger_until {
@@ -276,9 +226,10 @@ impl<U: Upstream> Forwarder<U> {
                 }
             };
             tokio::select! {
+                biased;
+                () = stopped(shutdown) => return Ok(None),
                 changed = self.newest.changed() => if changed.is_err() { return Ok(None) },
                 () = lingering => {}
-                () = stopped(shutdown) => return Ok(None),
             }
         }
     }
@@ -289,25 +240,43 @@ impl<U: Upstream> Forwarder<U> {
             Some(last) => Seq(last.seq.0 + 1),
             None => self.spool.cursor(self.lane),
         };
+        if *self.newest.borrow() < next.0 {
+            return Ok(());
+        }
+        self.read_on(next).await
+    }
+
+    /// Reads on from `next`, the seq behind the queue's last. What lies before damage joins the queue; the damage is
+    /// an error only once the queue is empty.
+    async fn read_on(&mut self, next: Seq) -> Result<(), RunError> {
         let missing = self.settings.batch_records_max.saturating_sub(self.queue.len());
-        if missing > 0 && *self.newest.borrow() >= next.0 {
-            let more = self
-                .spool
-                .peek(self.lane, next, missing, BYTES_MAX)
-                .await
-                .map_err(RunError::Read)?;
-            self.queue.extend(more);
+        if missing == 0 {
+            return Ok(());
+        }
+        let mut read = self.spool.peek(self.lane, next, missing, BYTES_MAX).await;
+        if let Err(ReadError::Damaged { seq, .. }) = &read {
+            let sound = usize::try_from(seq.0.saturating_sub(next.0)).unwrap_or(missing);
+            if sound > 0 {
+                read = self.spool.peek(self.lane, next, sound.min(missing), BYTES_MAX).await;
+            }
+        }
+        match read {
+            Ok(entries) => self.queue.extend(entries),
+            Err(ReadError::Damaged { .. }) if !self.queue.is_empty() => {}
+            Err(error) => return Err(RunError::Read(error)),
         }
         Ok(())
     }
 
     /// Waits until the pace allows the next push; `true` on shutdown.
     async fn keep_pace(&self, shutdown: &mut watch::Receiver<bool>) -> bool {
-        let due = self.last_push.map(|last| last + self.pace.interval());
-        match due.map(|due| due.saturating_duration_since(Instant::now())) {
-            Some(delay) if !delay.is_zero() => pause(delay, shutdown).await,
-            _ => false,
+        let Some(last) = self.last_push else { return false };
+        let delay = self.pace.interval().saturating_sub(last.elapsed());
+        if delay.is_zero() {
+            return false;
         }
+        self.report.send_modify(|report| report.next_try_at = Some(clock::now().after(delay)));
+        pause(delay, shutdown).await
     }
 
     /// Makes one attempt; `None` when a shutdown gave it up.
@@ -317,23 +286,26 @@ impl<U: Upstream> Forwarder<U> {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Option<Attempt> {
         let body = batch::body(self.queue.get(..records)?);
-        self.attempt += 1;
+        let bytes = body.len();
+        self.attempts = self.attempts.saturating_add(1);
         self.last_push = Some(Instant::now());
         let state = self.plan.state();
-        self.report.send_modify(|report| {
-            report.pushes += 1;
-            report.next_try_at = None;
-            report.state = state;
-        });
+        self.report.send_modify(|report| report.pushing(state));
         let sent_at = clock::now();
         let given_up = async {
             stopped(shutdown).await;
             tokio::time::sleep(GRACE).await;
         };
-        tokio::select! {
-            outcome = self.upstream.push(body) => Some(Attempt { records, outcome, sent_at, answered_at: clock::now() }),
-            () = given_up => None,
-        }
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.upstream.push(body) => outcome,
+            () = given_up => {
+                tracing::info!(integration = %self.settings.integration, records, "gave up the push in flight: it repeats after the next start");
+                return None;
+            }
+        };
+        let number = self.attempts;
+        Some(Attempt { number, records, bytes, sent_at, answered_at: clock::now(), outcome })
     }
 
     /// Settles the records of an attempt, and reads on meanwhile.
@@ -344,47 +316,15 @@ impl<U: Upstream> Forwarder<U> {
         copies: Vec<Quarantined>,
     ) -> Result<(), RunError> {
         let settled: Vec<Entry> = self.queue.drain(..attempt.records).collect();
-        let Some(first) = settled.first() else { return Ok(()) };
-        let answer = attempt.outcome.as_ref().ok();
-        let records = settled.len() as u64;
-        let delivery = Delivery {
-            first: first.seq,
-            records,
-            end,
-            status: answer.map_or(0, |answer| answer.status),
-            attempt: self.attempt,
-            sent_at: attempt.sent_at,
-            answered_at: attempt.answered_at,
-            answer: answer.map(Answer::text).unwrap_or_default(),
-        };
-        let settlement = Settlement {
-            lane: self.lane,
-            first: first.seq,
-            records,
-            bytes: settled.iter().map(|entry| entry.record.len() as u64).sum(),
-            end,
-            copies,
-            delivery: Some(delivery),
-        };
-        self.attempt = 0;
+        let settlement = settlement::settlement(self.source(), &settled, attempt, end, copies);
+        let (Some(settlement), Some(last)) = (settlement, settled.last()) else { return Ok(()) };
+        self.attempts = 0;
+        // The cursor moves only with the settlement, so where to read on is said here.
+        let next = Seq(self.queue.last().unwrap_or(last).seq.0 + 1);
         let spool = self.spool.clone();
-        let (settled, more) = tokio::join!(spool.settle(settlement), async {
-            // The queue may be empty now: the cursor moves only with the settlement, so the next seq is said here.
-            if self.queue.is_empty() {
-                self.read_from(Seq(first.seq.0 + records)).await
-            } else {
-                self.refill().await
-            }
-        });
+        let (settled, read) = tokio::join!(spool.settle(settlement), self.read_on(next));
         settled?;
-        more
-    }
-
-    async fn read_from(&mut self, next: Seq) -> Result<(), RunError> {
-        let max = self.settings.batch_records_max;
-        let read = self.spool.peek(self.lane, next, max, BYTES_MAX).await;
-        self.queue = read.map_err(RunError::Read)?;
-        Ok(())
+        read
     }
 
     fn set_pace(&mut self, attempt: &Attempt, verdict: &Verdict) {
@@ -400,112 +340,77 @@ impl<U: Upstream> Forwarder<U> {
 
     /// Copies for the quarantine of the records that a 202 names as rejected.
     fn rejected(&self, attempt: &Attempt, verdict: &Verdict) -> Vec<Quarantined> {
-        #[derive(Deserialize)]
-        struct Named {
-            id: String,
-        }
-        let Verdict::Accepted(Acceptance { rejected, rejected_ids }) = verdict else {
-            return Vec::new();
-        };
-        if *rejected > 0 {
+        let Verdict::Accepted(acceptance) = verdict else { return Vec::new() };
+        if acceptance.rejected > 0 {
+            let rejected = acceptance.rejected;
             tracing::warn!(
                 integration = %self.settings.integration,
                 rejected,
-                "Ometria accepted a push and rejected records of it: look at Settings > Custom events, and at the quarantine"
+                "Ometria accepted a push and rejected records of it: those it names are in the quarantine"
             );
         }
-        if rejected_ids.is_empty() {
-            return Vec::new();
-        }
-        let pushed = self.queue.iter().take(attempt.records);
-        let named = pushed.filter(|entry| {
-            serde_json::from_slice::<Named>(&entry.record)
-                .is_ok_and(|named| rejected_ids.contains(&named.id))
-        });
-        named.map(|entry| self.quarantined(entry, "rejected_item", attempt)).collect()
+        let pushed = self.queue.get(..attempt.records).unwrap_or_default();
+        let named = settlement::named(pushed, acceptance).into_iter();
+        named.map(|entry| settlement::copy(self.source(), entry, "rejected", attempt)).collect()
     }
 
-    fn quarantined(&self, entry: &Entry, reason: &str, attempt: &Attempt) -> Quarantined {
-        let answer = attempt.outcome.as_ref().ok();
-        Quarantined {
-            origin: Origin::Record {
-                lane: self.lane,
-                integration: self.settings.integration.clone(),
-                seq: entry.seq,
-                record_type: entry.record_type.to_string(),
-            },
-            reason: reason.to_owned(),
-            detail: answer.map(Answer::text).unwrap_or_default(),
-            status: answer.map(|answer| answer.status),
-            at: attempt.answered_at,
-            body: entry.record.to_vec(),
-        }
+    fn source(&self) -> Source<'_> {
+        Source { lane: self.lane, integration: &self.settings.integration }
     }
 
-    /// Brings the report up to date, and logs a change of state once.
-    fn tell(&self, attempt: &Attempt, action: &Action, state_before: State) {
+    /// Brings the report up to date, and logs what happened: a change of state once.
+    fn tell(&self, attempt: &Attempt, verdict: &Verdict, action: &Action, state_before: State) {
+        self.log(attempt, action);
         let state = self.plan.state();
-        let healthy = matches!(state, State::Pushing | State::Idle | State::Isolating);
-        let cause = if healthy { String::new() } else { self.cause(attempt, state) };
+        let cause = match state {
+            State::Storm => self.storm(),
+            State::Pushing | State::Idle => String::new(),
+            // In the middle of a search, what began it is told.
+            State::Isolating if *action != Action::Split => self.report.borrow().cause.clone(),
+            _ => verdict::cause(attempt),
+        };
         let integration = &self.settings.integration;
+        let status = attempt.status();
         if state != state_before {
             match state {
                 State::Unauthorized | State::Held | State::Storm => {
-                    tracing::error!(%integration, %cause, "held: nothing is lost, nothing is delivered");
+                    tracing::error!(%integration, status, %cause, "held: nothing is lost, nothing is delivered");
                 }
                 State::Retrying => {
-                    tracing::warn!(%integration, %cause, "delivery interrupted: it is retried");
+                    tracing::warn!(%integration, status, %cause, "delivery interrupted: it is retried");
                 }
                 State::Isolating => {
-                    tracing::warn!(%integration, "a push was rejected: looking for the records at fault");
+                    tracing::warn!(%integration, status, %cause, "a push was rejected: looking for the records at fault");
                 }
                 _ => tracing::info!(%integration, "delivering"),
             }
         }
-        self.report.send_modify(|report| {
-            report.state = state;
-            report.cause = cause;
-            report.failures = self.plan.failures();
-            report.last_status = attempt.outcome.as_ref().ok().map(|answer| answer.status);
-            match action {
-                Action::Deliver => {
-                    report.pushes_delivered += 1;
-                    report.last_delivery_at = Some(attempt.answered_at);
-                    if let Verdict::Accepted(Acceptance { rejected, .. }) =
-                        verdict::judge(&attempt.outcome, attempt.answered_at)
-                    {
-                        report.records_rejected += rejected;
-                    }
-                }
-                Action::Wait(delay) => {
-                    report.pushes_retried += 1;
-                    report.next_try_at = Some(attempt.answered_at.after(*delay));
-                }
-                Action::Split | Action::Quarantine { .. } => {}
-            }
-        });
+        let of_plan = (state, self.plan.failures());
+        self.report.send_modify(|report| report.judged(attempt, verdict, action, of_plan, &cause));
     }
 
-    fn cause(&self, attempt: &Attempt, state: State) -> String {
-        if state == State::Storm {
-            let limit = self.settings.storm_limit;
-            return format!(
-                "{limit} records in a row were rejected (storm_limit): the rest stays queued. `pillarbox quarantine list` shows the                  answers; the next record is tried every minute"
-            );
-        }
-        verdict::cause(&attempt.outcome)
+    fn storm(&self) -> String {
+        let limit = self.settings.storm_limit;
+        format!(
+            "{limit} records in a row were rejected (`storm_limit`): the rest stays queued. \
+             `pillarbox quarantine list` shows the answers; the next record is tried every minute"
+        )
     }
 
     fn log(&self, attempt: &Attempt, action: &Action) {
-        let (first, last) = (self.queue.first(), self.queue.get(attempt.records.saturating_sub(1)));
+        let last = attempt.records.saturating_sub(1);
+        let seq = |nth: usize| self.queue.get(nth).map(|entry| entry.seq.0);
+        let delay = if let Action::Wait(delay) = action { Some(delay.as_millis()) } else { None };
         tracing::debug!(
             integration = %self.settings.integration,
-            seq_first = first.map_or(0, |entry| entry.seq.0),
-            seq_last = last.map_or(0, |entry| entry.seq.0),
+            seq_first = seq(0),
+            seq_last = seq(last),
             records = attempt.records,
-            status = attempt.outcome.as_ref().map_or(0, |answer| answer.status),
+            bytes = attempt.bytes,
+            status = attempt.status(),
             error = attempt.outcome.as_ref().err().map(tracing::field::display),
-            attempt = self.attempt,
+            attempt = attempt.number,
+            delay_ms = delay.and_then(|delay| u64::try_from(delay).ok()),
             ?action,
             "pushed"
         );
@@ -515,8 +420,9 @@ impl<U: Upstream> Forwarder<U> {
 /// Waits; `true` when a shutdown ended the wait.
 async fn pause(delay: Duration, shutdown: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
-        () = tokio::time::sleep(delay) => false,
+        biased;
         () = stopped(shutdown) => true,
+        () = tokio::time::sleep(delay) => false,
     }
 }
 
@@ -525,3 +431,6 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // An error means that the daemon's end has been dropped: the same as a shutdown.
     drop(shutdown.wait_for(|stop| *stop).await);
 }
+
+#[cfg(test)]
+mod loop_tests;

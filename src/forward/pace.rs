@@ -6,8 +6,8 @@ use std::time::Duration;
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// The slowest pace.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// Each 202 takes this share off the interval.
-const RECOVERY: f64 = 0.1;
+/// Each 202 takes one part in so many off the interval.
+const RECOVERY: u32 = 10;
 /// Below this the pace is back at its floor.
 const NEGLIGIBLE: Duration = Duration::from_millis(10);
 /// Ometria's clients slow down when its queue has less room than this (OMETRIA.md, "seen").
@@ -30,7 +30,7 @@ impl Pace {
     pub fn new(pushes_per_second_max: f64) -> Pace {
         let limited = pushes_per_second_max > 0.0;
         let floor = if limited {
-            Duration::from_secs_f64(1.0 / pushes_per_second_max)
+            Duration::try_from_secs_f64(1.0 / pushes_per_second_max).unwrap_or(Duration::MAX)
         } else {
             Duration::ZERO
         };
@@ -39,13 +39,16 @@ impl Pace {
 
     /// A 429: half as fast.
     pub fn slow_down(&mut self) {
-        self.interval = (self.interval * 2).clamp(FIRST_INTERVAL, INTERVAL_MAX);
+        let doubled = self.interval.saturating_mul(2).clamp(FIRST_INTERVAL, INTERVAL_MAX);
+        // A configured rate may be slower than the slowest pace.
+        self.interval = doubled.max(self.floor);
     }
 
     /// A 202: a step back towards the floor.
     pub fn recover(&mut self) {
-        let shorter = self.interval.mul_f64(1.0 - RECOVERY);
-        self.interval = if shorter < self.floor + NEGLIGIBLE { self.floor } else { shorter };
+        let shorter = self.interval.saturating_sub(self.interval / RECOVERY);
+        let at_floor = shorter <= self.floor.saturating_add(NEGLIGIBLE);
+        self.interval = if at_floor { self.floor } else { shorter };
     }
 
     /// What `X-QueueSize-Remaining` of an answer said.
@@ -104,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_history_stays_between_floor_and_ceiling(rate in 0.0..50.0_f64, steps in proptest::collection::vec(any::<bool>(), 0..200)) {
+        fn any_history_stays_between_floor_and_ceiling(rate in prop_oneof![Just(0.0), 0.0..0.02_f64, 0.02..50.0_f64, any::<f64>()], steps in proptest::collection::vec(any::<bool>(), 0..200)) {
             let mut pace = Pace::new(rate);
             let floor = pace.interval();
             for slow in steps {

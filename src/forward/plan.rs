@@ -8,13 +8,13 @@
 //!            │    ├─ Deferred ───────▶ wait ─▶ the same records again
 //!            └────┴─ Held ───────────▶ wait for the probe ─▶ the same records again
 //! ```
-//! A record leaves the lane only by `Settle`, always from the front: whatever verdicts come, order is kept and nothing
+//! A record leaves the lane only by being settled, always from the front: whatever verdicts come, order is kept and nothing
 //! is lost (Promises 3 and 6).
 
 use std::time::Duration;
 
-use super::State;
 use super::isolate::Isolation;
+use super::report::State;
 use super::retry::{RetryPolicy, delay};
 use super::verdict::{Hold, Verdict};
 
@@ -84,7 +84,7 @@ impl Plan {
         }
     }
 
-    /// Consecutive attempts that were deferred or held.
+    /// Consecutive attempts that were deferred or held. An answer on the records themselves, good or bad, ends the row.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures
@@ -225,6 +225,8 @@ mod tests {
                     Action::Split => { prop_assert!(records > 1); unsettled = None; }
                     Action::Wait(_) => {
                         prop_assert!(plan.failures() > 0);
+                        // What arrives meanwhile must not join: a retry is the same push (Promise 4).
+                        prop_assert_eq!(plan.fixed(), Some(records));
                         prop_assert!(!matches!(plan.state(), State::Pushing | State::Idle));
                         unsettled = Some(records);
                     }

@@ -1,14 +1,13 @@
 //! One HTTP attempt: a body in, an [`Answer`] or a [`PushError`] out. Never retries, never sleeps, follows no redirect.
 
-use std::error::Error;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Uri};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
@@ -16,9 +15,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
+use super::failure::{PushError, classify};
 use crate::spool::DETAIL_BYTES_MAX;
 
 /// Where pushes go. The seam at which the simulation puts a scripted upstream.
@@ -55,52 +56,13 @@ impl Answer {
     }
 }
 
-/// Why there was no answer. All of it may pass.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// The whole attempt took too long.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    /// The name does not resolve.
-    #[error("the endpoint's name does not resolve: {0}")]
-    Dns(String),
-    /// Refused or unreachable.
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    /// No trust, or no TLS at all.
-    #[error("TLS failed: {0}; SSL_CERT_FILE can name further roots")]
-    Tls(String),
-    /// Closed or reset before the answer had ended.
-    #[error("the connection was closed before the answer: {0}")]
-    Closed(String),
-    /// The answer was no HTTP.
-    #[error("the answer is no HTTP: {0}")]
-    NotHttp(String),
-    /// Anything else.
-    #[error("the push failed: {0}")]
-    Other(String),
-}
-
-#[cfg(test)]
-impl PushError {
-    /// One of each.
-    pub(super) const EXAMPLES: [PushError; 7] = [
-        PushError::Timeout(Duration::from_secs(30)),
-        PushError::Dns(String::new()),
-        PushError::Connect(String::new()),
-        PushError::Tls(String::new()),
-        PushError::Closed(String::new()),
-        PushError::NotHttp(String::new()),
-        PushError::Other(String::new()),
-    ];
-}
-
 /// A client of Ometria's push endpoint.
 #[derive(Debug)]
 pub struct HttpUpstream {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoint: Uri,
     headers: HeaderMap,
+    api_key: SecretString,
     timeout: Duration,
 }
 
@@ -113,6 +75,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Ometria's header for the key (OMETRIA.md).
 const AUTH: HeaderName = HeaderName::from_static("x-ometria-auth");
 const QUEUE_REMAINING: &str = "x-queuesize-remaining";
+/// Shorter than any real key.
+const KEY_BYTES_MIN: usize = 8;
 
 impl HttpUpstream {
     /// A client for `settings`. `roots` replaces the host's certificates.
@@ -122,6 +86,10 @@ impl HttpUpstream {
     /// root certificates.
     pub fn new(settings: &Settings, roots: Option<RootCertStore>) -> anyhow::Result<HttpUpstream> {
         let secure = settings.endpoint.scheme_str() == Some("https");
+        anyhow::ensure!(
+            secure || settings.endpoint.scheme_str() == Some("http"),
+            "the endpoint must be an https:// address"
+        );
         anyhow::ensure!(
             secure || is_loopback(&settings.endpoint),
             "the endpoint must be https: the key would travel in the clear"
@@ -166,35 +134,70 @@ impl HttpUpstream {
             client,
             endpoint: settings.endpoint.clone(),
             headers,
+            api_key: settings.api_key.clone(),
             timeout: settings.timeout,
         })
     }
 
     async fn attempt(&self, body: Bytes) -> Result<Answer, PushError> {
+        let deadline = Instant::now() + self.timeout;
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
-        let response = self.client.request(request).await.map_err(|error| classify(&error))?;
+        let response = timeout_at(deadline, self.client.request(request))
+            .await
+            .map_err(|_| PushError::Timeout(self.timeout))?
+            .map_err(|error| classify(&error, error.is_connect()))?;
         let (head, body) = response.into_parts();
         let text = |name: &str| head.headers.get(name)?.to_str().ok().map(str::to_owned);
         let retry_after = text(RETRY_AFTER.as_str());
         let queue_remaining = text(QUEUE_REMAINING).and_then(|text| text.trim().parse().ok());
         // The status stands, whatever becomes of the rest of the body: a 202 cut off in its body is a 202.
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map(|body| body.to_bytes().to_vec());
-        let body = body.unwrap_or_default();
-        Ok(Answer { status: head.status.as_u16(), retry_after, queue_remaining, body })
+        let mut read = Vec::new();
+        let cut_off = timeout_at(deadline, read_body(body, &mut read)).await.is_err();
+        let status = head.status.as_u16();
+        tracing::trace!(status, cut_off, bytes = read.len(), "answered");
+        let body = without(read, self.api_key.expose_secret().as_bytes());
+        Ok(Answer { status, retry_after, queue_remaining, body })
     }
 }
 
 impl Upstream for HttpUpstream {
     async fn push(&self, body: Bytes) -> Result<Answer, PushError> {
-        let attempt = tokio::time::timeout(self.timeout, self.attempt(body)).await;
-        attempt.unwrap_or(Err(PushError::Timeout(self.timeout)))
+        self.attempt(body).await
     }
+}
+
+/// Reads the body of an answer, as far as it comes and at most [`ANSWER_BYTES_MAX`].
+async fn read_body(mut body: Incoming, read: &mut Vec<u8>) {
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(data) = frame.data_ref() else { continue };
+        let room = ANSWER_BYTES_MAX - read.len();
+        read.extend_from_slice(data.get(..room).unwrap_or(data));
+        if read.len() == ANSWER_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+/// Blackens the key in an answer: an endpoint that echoes its request must not bring it into the spool or to the
+/// console (Promise 8). A key too short to be one is left, as it would stand in any text.
+fn without(body: Vec<u8>, key: &[u8]) -> Vec<u8> {
+    if key.len() < KEY_BYTES_MIN || !body.windows(key.len()).any(|window| window == key) {
+        return body;
+    }
+    let (mut clean, mut rest) = (Vec::with_capacity(body.len()), &body[..]);
+    while let Some((first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(key) {
+            clean.extend_from_slice(b"***");
+            rest = after;
+        } else {
+            clean.push(*first);
+            rest = after;
+        }
+    }
+    clean
 }
 
 /// Whether an endpoint is on this host: the only place where http is allowed.
@@ -205,60 +208,6 @@ pub fn is_loopback(endpoint: &Uri) -> bool {
     address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
 }
 
-/// Sorts a failure by what its chain of sources holds.
-fn classify(error: &hyper_util::client::legacy::Error) -> PushError {
-    let mut words = String::new();
-    let mut at: Option<&(dyn Error + 'static)> = Some(error);
-    let (mut tls, mut not_http) = (false, false);
-    while let Some(error) = at {
-        words = error.to_string();
-        tls |= error.is::<rustls::Error>();
-        not_http |= error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
-        if words.starts_with("dns error") {
-            let why = error.source().map_or(words, ToString::to_string);
-            return PushError::Dns(why);
-        }
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            tls |= inner.is::<rustls::Error>();
-            if inner.is::<rustls::Error>() {
-                words = inner.to_string();
-            }
-        }
-        at = error.source();
-    }
-    if tls {
-        PushError::Tls(words)
-    } else if error.is_connect() {
-        PushError::Connect(words)
-    } else if not_http {
-        PushError::NotHttp(words)
-    } else if is_closed(error) {
-        PushError::Closed(words)
-    } else {
-        PushError::Other(words)
-    }
-}
-
-fn is_closed(error: &(dyn Error + 'static)) -> bool {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        let hyper = error.downcast_ref::<hyper::Error>();
-        if hyper.is_some_and(|error| {
-            error.is_incomplete_message() || error.is_canceled() || error.is_closed()
-        }) {
-            return true;
-        }
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        let closed = [
-            io::ErrorKind::ConnectionReset,
-            io::ErrorKind::ConnectionAborted,
-            io::ErrorKind::BrokenPipe,
-            io::ErrorKind::UnexpectedEof,
-        ];
-        if kind.is_some_and(|kind| closed.contains(&kind)) {
-            return true;
-        }
-        at = error.source();
-    }
-    false
-}
+#[cfg(test)]
+#[path = "push_tests.rs"]
+mod tests;

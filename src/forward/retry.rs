@@ -24,7 +24,9 @@ pub fn delay(
 ) -> Duration {
     let doublings = failures.saturating_sub(1).min(31);
     let bound = policy.initial.saturating_mul(1 << doublings).min(policy.max);
-    bound.mul_f64(jitter.clamp(0.0, 1.0)).max(asked.unwrap_or_default())
+    let share = bound.as_secs_f64() * jitter;
+    let jittered = Duration::try_from_secs_f64(share).unwrap_or(bound).min(bound);
+    jittered.max(asked.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -48,6 +50,16 @@ mod tests {
             ]
         );
         assert_eq!(delay(&POLICY, 3, 0.0, None), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let policy = RetryPolicy { initial: Duration::MAX, max: Duration::MAX };
+        for jitter in [0.0, 0.5, 1.0 - f64::EPSILON, 1.0] {
+            assert!(delay(&policy, u32::MAX, jitter, None) <= Duration::MAX);
+        }
+        assert_eq!(delay(&POLICY, u32::MAX, 1.0, None), POLICY.max);
+        assert_eq!(delay(&POLICY, 0, 1.0, None), POLICY.initial);
     }
 
     proptest! {

@@ -2,13 +2,45 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Deserialize;
+use serde_json::Value;
 
-use super::push::{Answer, PushError};
+use super::failure::PushError;
+use super::push::Answer;
 use crate::clock::UnixMillis;
 
 /// The longest wait that an upstream may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// One push that was made, and what came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which attempt at these records, from 1.
+    pub number: u32,
+    /// Records in it, from the front of the lane.
+    pub records: usize,
+    /// Bytes of its body.
+    pub bytes: usize,
+    /// When it began.
+    pub sent_at: UnixMillis,
+    /// When its outcome was known.
+    pub answered_at: UnixMillis,
+    /// The answer, or why there was none.
+    pub outcome: Result<Answer, PushError>,
+}
+
+impl Attempt {
+    /// The status of the answer; `None` when there was none.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.outcome.as_ref().ok().map(|answer| answer.status)
+    }
+
+    /// The answer's body as it is kept; empty when there was no answer.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.outcome.as_ref().map(Answer::text).unwrap_or_default()
+    }
+}
 
 /// What an attempt means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,25 +77,29 @@ pub enum Hold {
 /// What the body of a 202 says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Acceptance {
-    /// Records that upstream rejected all the same.
+    /// Records that upstream rejected all the same; never more than the push held.
     pub rejected: u64,
     /// Ids of these, where it names them.
     pub rejected_ids: Vec<String>,
 }
 
-/// Judges one attempt. `now` is for a `Retry-After` in its date form.
+/// Judges one attempt.
 #[must_use]
-pub fn judge(attempt: &Result<Answer, PushError>, now: UnixMillis) -> Verdict {
-    let Ok(answer) = attempt else { return Verdict::Deferred { after: None, slow_down: false } };
-    let after = answer.retry_after.as_deref().and_then(|text| retry_after(text, now));
+pub fn judge(attempt: &Attempt) -> Verdict {
+    let Ok(answer) = &attempt.outcome else {
+        return Verdict::Deferred { after: None, slow_down: false };
+    };
+    let asked = answer.retry_after.as_deref();
+    let after = asked.and_then(|text| retry_after(text, attempt.answered_at));
     match answer.status {
-        202 => Verdict::Accepted(acceptance(&answer.body)),
+        // Promise 5: nothing else acknowledges.
+        202 => Verdict::Accepted(acceptance(&answer.body, attempt.records)),
         400 | 422 => Verdict::Rejected { reason: "rejected" },
         413 => Verdict::Rejected { reason: "too_large" },
         401 | 403 => Verdict::Held(Hold::Unauthorized),
         429 => Verdict::Deferred { after, slow_down: true },
         408 | 425 => Verdict::Deferred { after, slow_down: false },
-        404..=499 | 402 => Verdict::Held(Hold::Endpoint),
+        400..=499 => Verdict::Held(Hold::Endpoint),
         _ => Verdict::Deferred { after, slow_down: false },
     }
 }
@@ -71,20 +107,22 @@ pub fn judge(attempt: &Result<Answer, PushError>, now: UnixMillis) -> Verdict {
 /// What to tell the operator about an attempt that was not accepted: what it means and what to do, after the
 /// troubleshooting table of OMETRIA.md.
 #[must_use]
-pub fn cause(attempt: &Result<Answer, PushError>) -> String {
-    let answer = match attempt {
-        Ok(answer) => answer,
+pub fn cause(attempt: &Attempt) -> String {
+    let status = match &attempt.outcome {
+        Ok(answer) => answer.status,
         Err(error) => return error.to_string(),
     };
-    let status = answer.status;
     match status {
         401 | 403 => format!(
             "{status}: Ometria refuses the API key. It is missing, invalid, or a Query API (Website Personalisation) key: generate a \
              Data API key with push access under Settings > API keys; a new key can take ten minutes to work"
         ),
-        400 | 422 | 413 => {
-            format!("{status}: a record is at fault; the push is split until it stands alone")
-        }
+        400 | 422 => format!(
+            "{status}: Ometria refuses a record; the push is split until it stands alone in the quarantine: look at its mapping"
+        ),
+        413 => format!(
+            "{status}: the push or a record in it is too large; it is split until the record stands alone in the quarantine"
+        ),
         429 => format!(
             "{status}: Ometria's rate limit or its backlog of 50,000 records; the pace is halved"
         ),
@@ -113,33 +151,36 @@ fn retry_after(text: &str, now: UnixMillis) -> Option<Duration> {
     Some(asked.min(RETRY_AFTER_MAX))
 }
 
-/// Reads the body of a 202 as far as it can be: whatever it says, the records are upstream's.
-fn acceptance(body: &[u8]) -> Acceptance {
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Body {
-        rejected: u64,
-        rejected_items: Vec<Item>,
-    }
-    /// Undocumented: seen as ids, and as objects that hold one.
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Item {
-        Id(String),
-        Object {
-            #[serde(alias = "record_id")]
-            id: String,
-        },
-        Other(serde::de::IgnoredAny),
-    }
-    let Body { rejected, rejected_items } = serde_json::from_slice(body).unwrap_or_default();
-    let id = |item: Item| match item {
-        Item::Id(id) | Item::Object { id } => Some(id),
-        Item::Other(_) => None,
-    };
+/// Reads the body of a 202 as far as it can be: whatever it says, the records are upstream's. What it says is not
+/// trusted: no more is counted than the push held.
+fn acceptance(body: &[u8], records: usize) -> Acceptance {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let items = body.get("rejected_items").and_then(Value::as_array);
+    let items = items.map(Vec::as_slice).unwrap_or_default();
+    let said = body.get("rejected").and_then(Value::as_u64).unwrap_or_default();
     Acceptance {
-        rejected: rejected.max(rejected_items.len() as u64),
-        rejected_ids: rejected_items.into_iter().filter_map(id).collect(),
+        rejected: said.max(items.len() as u64).min(records as u64),
+        rejected_ids: items.iter().filter_map(rejected_id).collect(),
+    }
+}
+
+/// The id in an entry of `rejected_items`. Its shape is not documented: an id, or an object that holds one (seen at
+/// `GET /v2/push/_errors` as `record_id`, OMETRIA.md). A bare number may as well be an index: it names nothing.
+fn rejected_id(item: &Value) -> Option<String> {
+    match item {
+        Value::String(id) => Some(id.clone()),
+        Value::Object(item) => item.get("record_id").or_else(|| item.get("id")).and_then(record_id),
+        _ => None,
+    }
+}
+
+/// A record's id as text: Ometria's own are strings, a drop-in producer's may be numbers.
+#[must_use]
+pub fn record_id(id: &Value) -> Option<String> {
+    match id {
+        Value::String(id) => Some(id.clone()),
+        Value::Number(id) => Some(id.to_string()),
+        _ => None,
     }
 }
 
@@ -153,6 +194,10 @@ mod tests {
         Answer { status, retry_after: None, queue_remaining: None, body: Vec::new() }
     }
 
+    fn attempt(outcome: Result<Answer, PushError>) -> Attempt {
+        Attempt { number: 1, records: 3, bytes: 100, sent_at: NOW, answered_at: NOW, outcome }
+    }
+
     #[derive(Debug, PartialEq)]
     enum Sort {
         Accepted,
@@ -163,8 +208,8 @@ mod tests {
         Endpoint,
     }
 
-    fn sort(attempt: &Result<Answer, PushError>) -> Sort {
-        match judge(attempt, NOW) {
+    fn sort(attempt: &Attempt) -> Sort {
+        match judge(attempt) {
             Verdict::Accepted(_) => Sort::Accepted,
             Verdict::Deferred { slow_down: false, .. } => Sort::Deferred,
             Verdict::Deferred { slow_down: true, .. } => Sort::Slowed,
@@ -203,15 +248,34 @@ mod tests {
         let mut covered = 0;
         for (statuses, expected) in table {
             for status in statuses.clone() {
-                assert_eq!(sort(&Ok(answer(status))), *expected, "{status}");
-                assert!(status == 202 || cause(&Ok(answer(status))).contains(&status.to_string()));
+                let attempt = attempt(Ok(answer(status)));
+                assert_eq!(sort(&attempt), *expected, "{status}");
+                assert!(status == 202 || cause(&attempt).contains(&status.to_string()));
                 covered += 1;
             }
         }
         assert_eq!(covered, 500);
         for error in PushError::EXAMPLES {
-            assert_eq!(sort(&Err(error.clone())), Sort::Deferred, "{error}");
-            assert!(!cause(&Err(error)).is_empty());
+            let attempt = attempt(Err(error));
+            assert_eq!(sort(&attempt), Sort::Deferred, "{attempt:?}");
+            assert!(!cause(&attempt).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_cause_says_what_to_do() {
+        for (status, words) in [
+            (401, "Data API key with push access under Settings > API keys"),
+            (403, "ten minutes"),
+            (404, "`endpoint`"),
+            (301, "`endpoint`"),
+            (200, "captive portal"),
+            (400, "mapping"),
+            (413, "too large"),
+            (429, "pace"),
+        ] {
+            let said = cause(&attempt(Ok(answer(status))));
+            assert!(said.contains(words), "{said}");
         }
     }
 
@@ -233,7 +297,7 @@ mod tests {
         }
         for status in [429, 503] {
             let asked = Answer { retry_after: Some("7".into()), ..answer(status) };
-            let Verdict::Deferred { after, .. } = judge(&Ok(asked), NOW) else { panic!() };
+            let Verdict::Deferred { after, .. } = judge(&attempt(Ok(asked))) else { panic!() };
             assert_eq!(after, Some(Duration::from_secs(7)));
         }
     }
@@ -244,11 +308,16 @@ mod tests {
             (r#"{"status":"OK","request_id":"r","accepted":2,"rejected":0}"#, 0, &[][..]),
             (r#"{"accepted":1,"rejected":1,"rejected_items":["a"]}"#, 1, &["a"]),
             (r#"{"rejected_items":[{"id":"a","error":"x"},{"record_id":"b"},7]}"#, 3, &["a", "b"]),
+            (r#"{"rejected_items":[{"record_id":"a","id":"row 1"},{"id":12}]}"#, 2, &["a", "12"]),
+            (r#"{"rejected":null,"rejected_items":["a"]}"#, 1, &["a"]),
+            (r#"{"rejected":18446744073709551615}"#, 3, &[]),
+            (r#"{"rejected":-1,"rejected_items":{}}"#, 0, &[]),
             ("", 0, &[]),
             ("<html>", 0, &[]),
+            ("[1]", 0, &[]),
             (r#"{"rejected":"many"}"#, 0, &[]),
         ] {
-            let read = acceptance(body.as_bytes());
+            let read = acceptance(body.as_bytes(), 3);
             assert_eq!(
                 (read.rejected, read.rejected_ids.as_slice()),
                 (rejected, &ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>()[..]),

@@ -1,0 +1,163 @@
+//! PURE. Why a push got no answer, sorted by what an operator can do about it.
+
+use std::error::Error;
+use std::io;
+use std::iter;
+use std::time::Duration;
+
+use rustls::CertificateError;
+
+/// Why there was no answer. All of it may pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    /// The whole attempt took too long.
+    #[error("no answer within {0:?} (`timeout`)")]
+    Timeout(Duration),
+    /// The name does not resolve.
+    #[error("the name in `endpoint` does not resolve: {0}; check the name and the host's DNS")]
+    Dns(String),
+    /// Refused or unreachable.
+    #[error("cannot connect: {0}; check the network, a firewall, and `endpoint`")]
+    Connect(String),
+    /// No trust, or no TLS at all.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+    /// Closed or reset before the answer had begun.
+    #[error("the connection was closed before the answer: {0}")]
+    Closed(String),
+    /// The answer was no HTTP.
+    #[error("the answer is no HTTP: {0}; something else listens at `endpoint`")]
+    NotHttp(String),
+    /// Anything else.
+    #[error("the push failed: {0}")]
+    Other(String),
+}
+
+#[cfg(test)]
+impl PushError {
+    /// One of each.
+    pub(super) const EXAMPLES: [PushError; 7] = [
+        PushError::Timeout(Duration::from_secs(30)),
+        PushError::Dns(String::new()),
+        PushError::Connect(String::new()),
+        PushError::Tls(String::new()),
+        PushError::Closed(String::new()),
+        PushError::NotHttp(String::new()),
+        PushError::Other(String::new()),
+    ];
+}
+
+/// Sorts a failure by what its chain of sources holds. `connecting`: there was no connection yet.
+pub(super) fn classify(error: &(dyn Error + 'static), connecting: bool) -> PushError {
+    if let Some(tls) = chain(error).find_map(|error| error.downcast_ref::<rustls::Error>()) {
+        return PushError::Tls(untrusted(tls));
+    }
+    let why = chain(error).last().map_or_else(String::new, ToString::to_string);
+    // hyper-util keeps its connector's errors private: this is their text.
+    if chain(error).any(|error| error.to_string().starts_with("dns error")) {
+        PushError::Dns(why)
+    } else if connecting {
+        let timed_out = io_kinds(error).any(|kind| kind == io::ErrorKind::TimedOut);
+        PushError::Connect(if timed_out { "timed out".to_owned() } else { why })
+    } else if hyper_errors(error).any(hyper::Error::is_parse) {
+        PushError::NotHttp(why)
+    } else if is_closed(error) {
+        PushError::Closed(why)
+    } else {
+        PushError::Other(why)
+    }
+}
+
+/// An error and what it wraps, outermost first. `io::Error::source` skips the error that it wraps; this does not.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |&error: &&'a (dyn Error + 'static)| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn hyper_errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a hyper::Error> {
+    chain(error).filter_map(|error| error.downcast_ref())
+}
+
+fn io_kinds(error: &(dyn Error + 'static)) -> impl Iterator<Item = io::ErrorKind> {
+    chain(error).filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind)
+}
+
+fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    let ended = |error: &hyper::Error| {
+        error.is_incomplete_message() || error.is_canceled() || error.is_closed()
+    };
+    let closed = [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::UnexpectedEof,
+    ];
+    hyper_errors(error).any(ended) || io_kinds(error).any(|kind| closed.contains(&kind))
+}
+
+/// What a failed handshake means for the operator.
+fn untrusted(error: &rustls::Error) -> String {
+    let cure = match error {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "a proxy may stand in between; SSL_CERT_FILE can name further roots"
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => "check the host's clock",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "check the name in `endpoint`"
+            }
+            _ => "the endpoint's operator must renew it",
+        },
+        rustls::Error::InvalidMessage(_) => {
+            return format!("the endpoint does not speak TLS ({error}); check `endpoint`");
+        }
+        _ => return error.to_string(),
+    };
+    format!("certificate not trusted: {error}; {cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapped(error: rustls::Error) -> io::Error {
+        io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn tls_is_found_however_deep_it_is_wrapped() {
+        for (certificate, words) in [
+            (CertificateError::UnknownIssuer, "SSL_CERT_FILE"),
+            (CertificateError::Expired, "clock"),
+            (CertificateError::NotValidForName, "`endpoint`"),
+            (CertificateError::Revoked, "renew"),
+        ] {
+            let error = wrapped(rustls::Error::InvalidCertificate(certificate));
+            let PushError::Tls(said) = classify(&error, true) else { panic!("{error}") };
+            assert!(said.starts_with("certificate not trusted") && said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_operating_system_is_sorted_by_its_kind() {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, TimedOut};
+        for (kind, connecting, variant) in [
+            (ConnectionRefused, true, "Connect"),
+            (TimedOut, true, "Connect(\"timed out\")"),
+            (ConnectionReset, true, "Connect"),
+            (ConnectionReset, false, "Closed"),
+            (BrokenPipe, false, "Closed"),
+            (NotFound, false, "Other"),
+        ] {
+            let sorted = format!("{:?}", classify(&io::Error::from(kind), connecting));
+            assert!(sorted.starts_with(variant), "{kind:?}: {sorted}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! PURE. What an operator is told of a lane's forwarder.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Action;
+use super::verdict::{Attempt, Verdict};
+use crate::clock::UnixMillis;
+
+/// What a lane's forwarder is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing is queued.
+    #[default]
+    Idle,
+    /// Records are on their way.
+    Pushing,
+    /// A rejected push is being split to find the records at fault.
+    Isolating,
+    /// Waiting for the next attempt.
+    Retrying,
+    /// Held: upstream refuses the key.
+    Unauthorized,
+    /// Held: the endpoint is wrong, the records are not.
+    Held,
+    /// Held by the storm guard.
+    Storm,
+    /// The lane cannot be read.
+    Damaged,
+}
+
+/// What an operator is told of a lane's forwarder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// See [`State`].
+    pub state: State,
+    /// Why it is in that state, in words that say what to do; empty when all is well.
+    pub cause: String,
+    /// Failed attempts in a row.
+    pub failures: u32,
+    /// When the next attempt is due.
+    pub next_try_at: Option<UnixMillis>,
+    /// The status of the last attempt's answer; `None` when it had none.
+    pub last_status: Option<u16>,
+    /// When the last 202 arrived.
+    pub last_delivery_at: Option<UnixMillis>,
+    /// Pushes sent since the daemon started.
+    pub pushes: u64,
+    /// Of these, answered 202.
+    pub pushes_delivered: u64,
+    /// Of these, to be tried again.
+    pub pushes_retried: u64,
+    /// Records that upstream's 202s named as rejected.
+    pub records_rejected: u64,
+}
+
+impl Report {
+    /// Nothing is queued. `true` when that is news.
+    pub(super) fn idle(&mut self) -> bool {
+        let before = (self.state, self.next_try_at);
+        (self.state, self.next_try_at) = (State::Idle, None);
+        before != (State::Idle, None)
+    }
+
+    /// A push begins. What was wrong with the last one is told until this one is answered.
+    pub(super) fn pushing(&mut self, state: State) {
+        self.pushes += 1;
+        self.next_try_at = None;
+        self.state = state;
+    }
+
+    /// A push was judged, and `action` follows from it. `state` and `failures` are the plan's, after it.
+    pub(super) fn judged(
+        &mut self,
+        attempt: &Attempt,
+        verdict: &Verdict,
+        action: &Action,
+        (state, failures): (State, u32),
+        cause: &str,
+    ) {
+        self.state = state;
+        self.failures = failures;
+        self.last_status = attempt.status();
+        cause.clone_into(&mut self.cause);
+        if let Verdict::Accepted(acceptance) = verdict {
+            self.pushes_delivered += 1;
+            self.last_delivery_at = Some(attempt.answered_at);
+            self.records_rejected += acceptance.rejected;
+        }
+        if let Action::Wait(delay) = action {
+            self.pushes_retried += 1;
+            self.next_try_at = Some(attempt.answered_at.after(*delay));
+        }
+    }
+
+    /// The lane cannot be read on.
+    pub(super) fn damaged(&mut self, cause: String) {
+        self.state = State::Damaged;
+        self.cause = cause;
+        self.next_try_at = None;
+    }
+}

@@ -1,0 +1,139 @@
+//! PURE. What is kept of a push that settles records: its delivery for the event debugger, its copies for the
+//! quarantine.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use super::verdict::{Acceptance, Attempt, record_id};
+use crate::spool::{Delivery, End, Entry, LaneId, Origin, Quarantined, Settlement};
+
+/// Where the records of a push come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Their lane.
+    pub lane: LaneId,
+    /// The name of their integration.
+    pub integration: &'a str,
+}
+
+/// Settles `entries`, all the records of `attempt`, with one common `end`. `None` when there are none.
+#[must_use]
+pub fn settlement(
+    source: Source<'_>,
+    entries: &[Entry],
+    attempt: &Attempt,
+    end: End,
+    copies: Vec<Quarantined>,
+) -> Option<Settlement> {
+    let first = entries.first()?.seq;
+    let records = entries.len() as u64;
+    let delivery = Delivery {
+        first,
+        records,
+        end,
+        status: attempt.status().unwrap_or_default(),
+        attempt: attempt.number,
+        sent_at: attempt.sent_at,
+        answered_at: attempt.answered_at,
+        answer: attempt.text(),
+    };
+    let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
+    let lane = source.lane;
+    Some(Settlement { lane, first, records, bytes, end, copies, delivery: Some(delivery) })
+}
+
+/// The copy of one record for the quarantine.
+#[must_use]
+pub fn copy(source: Source<'_>, entry: &Entry, reason: &str, attempt: &Attempt) -> Quarantined {
+    Quarantined {
+        origin: Origin::Record {
+            lane: source.lane,
+            integration: source.integration.to_owned(),
+            seq: entry.seq,
+            record_type: entry.record_type.to_string(),
+        },
+        reason: reason.to_owned(),
+        detail: attempt.text(),
+        status: attempt.status(),
+        at: attempt.answered_at,
+        body: entry.record.to_vec(),
+    }
+}
+
+/// The entries that a 202 names as rejected. Their records are read for their ids only in this rare case.
+pub fn named<'a>(entries: &'a [Entry], acceptance: &Acceptance) -> Vec<&'a Entry> {
+    #[derive(Deserialize)]
+    struct Record {
+        id: serde_json::Value,
+    }
+    let ids: HashSet<&str> = acceptance.rejected_ids.iter().map(String::as_str).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let is_named = |entry: &&Entry| {
+        let record: Result<Record, _> = serde_json::from_slice(&entry.record);
+        let id = record.ok().and_then(|record| record_id(&record.id));
+        id.is_some_and(|id| ids.contains(id.as_str()))
+    };
+    entries.iter().filter(is_named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::forward::batch::tests::entries;
+    use crate::forward::push::Answer;
+    use crate::spool::Seq;
+
+    const SOURCE: Source<'_> = Source { lane: LaneId(7), integration: "uk" };
+
+    fn attempt(status: u16, body: &str) -> Attempt {
+        let body = body.as_bytes().to_vec();
+        Attempt {
+            number: 3,
+            records: 2,
+            bytes: 22,
+            sent_at: UnixMillis(1000),
+            answered_at: UnixMillis(2000),
+            outcome: Ok(Answer { status, retry_after: None, queue_remaining: None, body }),
+        }
+    }
+
+    #[test]
+    fn a_settlement_tells_its_push() {
+        let (entries, attempt) = (entries(&["a", "a"]), attempt(202, "{}"));
+        let settled = settlement(SOURCE, &entries, &attempt, End::Delivered, Vec::new()).unwrap();
+        assert_eq!((settled.lane, settled.first, settled.records), (LaneId(7), Seq(1), 2));
+        assert_eq!(settled.bytes, 20);
+        let delivery = settled.delivery.unwrap();
+        assert_eq!((delivery.status, delivery.attempt, delivery.answer.as_str()), (202, 3, "{}"));
+        assert_eq!((delivery.sent_at, delivery.answered_at), (UnixMillis(1000), UnixMillis(2000)));
+        assert!(settlement(SOURCE, &[], &attempt, End::Delivered, Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_copy_holds_the_record_and_the_answer_byte_for_byte() {
+        let entries = entries(&["order"]);
+        let long = "é".repeat(4000);
+        let copy = copy(SOURCE, &entries[0], "too_large", &attempt(413, &long));
+        assert_eq!((copy.reason.as_str(), copy.status), ("too_large", Some(413)));
+        assert_eq!(copy.body, entries[0].record);
+        assert_eq!(copy.detail.len(), crate::spool::DETAIL_BYTES_MAX);
+        let Origin::Record { seq, record_type, .. } = copy.origin else { panic!("{copy:?}") };
+        assert_eq!((seq, record_type.as_str()), (Seq(1), "order"));
+    }
+
+    #[test]
+    fn the_named_records_are_found_by_their_ids() {
+        let mut entries = entries(&["a", "a", "a", "a"]);
+        entries[2].record = r#"{"id":3}"#.into();
+        entries[3].record = "no JSON".into();
+        for (ids, seqs) in [(&[][..], &[][..]), (&["2"], &[2]), (&["3", "1", "1", "x"], &[1, 3])] {
+            let rejected_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            let found = named(&entries, &Acceptance { rejected: 1, rejected_ids });
+            assert!(found.iter().map(|entry| entry.seq.0).eq(seqs.iter().copied()), "{ids:?}");
+        }
+    }
+}
