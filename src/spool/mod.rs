@@ -15,8 +15,8 @@
 //! | `entry`, `error` | the words of the interface |
 //! | `chunk`, `sealed` (PURE) | records and small values as bytes, with their checksums |
 //! | `dedupe` (PURE) | the window of recent message ids |
-//! | `store` | the engine: sled's trees as typed reads and writes |
-//! | `committer` | group commit: the one writer |
+//! | `store`, `quarantine` | the engine: sled's trees as typed reads and writes |
+//! | `committer`, `work` | group commit: the one writer, and what it is asked |
 //! | `shared`, `identity` | what handles and committer share |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
 //! | `durable` | makes sled's flush a true fdatasync |
@@ -30,9 +30,11 @@ mod error;
 mod generation;
 mod identity;
 mod manifest;
+mod quarantine;
 mod sealed;
 mod shared;
 mod store;
+mod work;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,11 +50,12 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
-use self::committer::{Committer, WAITING_MAX, Work};
+use self::committer::Committer;
 use self::dedupe::Windows;
 use self::manifest::{Floor, Manifest};
 use self::shared::Shared;
 use self::store::Store;
+use self::work::{WAITING_MAX, Work};
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
