@@ -269,17 +269,23 @@ impl Spool {
     /// # Errors
     /// See [`ReadError`].
     pub async fn stats(&self, lane: LaneId) -> Result<LaneStats, ReadError> {
-        let counted = self.shared.lane(lane).counted();
-        let tallies = counted.tallies;
-        let cursor = tallies.cursor();
-        let oldest_at = if counted.newest >= cursor.0 {
-            Some(self.read(move |store| store.committed_at(lane, cursor)).await?)
-        } else {
-            None
+        let (counted, oldest_at) = loop {
+            let counted = self.shared.lane(lane).counted();
+            let cursor = counted.tallies.cursor();
+            if counted.newest < cursor.0 {
+                break (counted, None);
+            }
+            match self.read(move |store| store.committed_at(lane, cursor)).await {
+                Ok(at) => break (counted, Some(at)),
+                // The record may have been settled and removed meanwhile: then there is another cursor to look at.
+                Err(error) if self.cursor(lane) == cursor => return Err(error),
+                Err(_) => {}
+            }
         };
+        let tallies = counted.tallies;
         Ok(LaneStats {
             newest: counted.newest,
-            cursor: cursor.0,
+            cursor: tallies.cursor().0,
             queued_records: counted.newest - tallies.settled(),
             queued_bytes: counted.bytes.saturating_sub(tallies.bytes),
             oldest_at,

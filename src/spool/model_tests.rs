@@ -406,7 +406,10 @@ async fn damage_is_refused_with_the_file_and_the_way_out() {
                 Ok(_) => panic!("a store of {bytes} bytes was opened"),
             }
         };
-        assert!(error.contains("0000000001/db") && error.contains("spool salvage"), "{error}");
+        assert!(
+            error.contains("0000000001/db") && error.contains("copy its folder away"),
+            "{error}"
+        );
     }
 }
 
