@@ -20,6 +20,7 @@ use crate::config::{Config, Integration};
 use crate::forward::{self, HttpUpstream, Report};
 use crate::ingest::{self, Intake};
 use crate::mapping::Rules;
+use crate::socket;
 use crate::spool::{Drive, LaneId, Spool};
 
 /// A running daemon; the demo and tests run it in their own process.
@@ -87,8 +88,8 @@ impl Daemon {
             config.ingest.limits,
             stopped.clone(),
         );
-        let ingest_socket = ingest::bind(&config.ingest.socket, config.ingest.socket_mode)?;
-        let admin_socket = ingest::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
+        let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
+        let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
         let admin = admin_service(&spool, &lanes, intake, counters, started_at);
 
         for (lane, upstream) in lanes.into_iter().zip(upstreams) {

@@ -1,7 +1,6 @@
-//! The admin socket's connections and routes.
+//! The admin socket's routes.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::protocol::{Problem, Selection};
 use super::service::Service;
+use crate::socket;
 use crate::spool::{QuarantineId, ReadError};
 
 /// Operators at once; further ones wait.
@@ -28,56 +24,15 @@ const CONNECTIONS_MAX: usize = 16;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// For a header or a body to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// For answers under way, once a shutdown began.
-const DRAIN: Duration = Duration::from_secs(4);
-/// After an error of `accept`.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves operators until `shutdown`.
-pub async fn serve(
-    listener: UnixListener,
-    service: Arc<Service>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = async {
-            let held = connections.clone().acquire_owned().await;
-            (held, listener.accept().await)
-        };
-        let (held, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            _ = shutdown.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "an operator's connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+    let limits = socket::Limits { connections_max: CONNECTIONS_MAX, header_timeout: READ_TIMEOUT };
+    let respond = move |request| {
         let service = service.clone();
-        let answer = service_fn(move |request| {
-            let service = service.clone();
-            async move { Ok::<_, Infallible>(answer(&service, request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(READ_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), answer);
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _held = held;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an operator's connection ended early");
-            }
-        });
-    }
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("operators' connections were closed before their requests had ended");
-    }
+        async move { answer(&service, request).await }
+    };
+    socket::serve(listener, limits, shutdown, respond).await;
 }
 
 /// Why a request has no answer of its own.
