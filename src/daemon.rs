@@ -38,16 +38,24 @@ pub struct Daemon {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut daemon = Daemon::start(config).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        failed = daemon.failed() => {
-            // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
-            std::mem::forget(daemon);
-            return Err(failed);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: this version reads its configuration only when it starts; restart it");
+                continue;
+            }
+            failed = daemon.failed() => {
+                // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
+                std::mem::forget(daemon);
+                return Err(failed);
+            }
         }
+        break;
     }
     daemon.stop().await?;
     tracing::info!("stopped: what is queued is delivered after the next start");
