@@ -15,7 +15,7 @@
 //! | `entry`, `error` | the words of the interface |
 //! | `chunk`, `sealed` (PURE) | records and small values as bytes, with their checksums |
 //! | `dedupe` (PURE) | the window of recent message ids |
-//! | `store`, `quarantine` | the engine: sled's trees as typed reads and writes |
+//! | `store`, `values`, `quarantine` | the engine: sled's trees as typed reads and writes |
 //! | `committer`, `work` | group commit: the one writer, and what it is asked |
 //! | `shared`, `identity` | what handles and committer share |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
@@ -34,6 +34,7 @@ mod quarantine;
 mod sealed;
 mod shared;
 mod store;
+mod values;
 mod work;
 
 use std::path::PathBuf;

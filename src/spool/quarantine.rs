@@ -1,17 +1,15 @@
 //! The quarantine's entries in the store.
 //!
 //! ```text
-//! key    id u64 BE ‖ part u16 BE
-//! value  a part of the sealed entry (see `sealed`)
+//! key    id u64 BE
+//! value  the sealed entry (see `sealed`), in parts when it is large (see `values`)
 //! ```
 
 use super::entry::{QuarantineId, Quarantined};
 use super::error::ReadError;
 use super::sealed::{seal, unseal};
 use super::store::{Store, StoreError};
-
-/// A quarantine entry is stored in parts of this size, so that a whole request fits without a blob file.
-const PART_BYTES: usize = 32 << 10;
+use super::values::Values;
 
 /// Beside the lanes' cursors: the newest id that was given.
 const NEWEST: &[u8] = b"quarantine";
@@ -23,33 +21,27 @@ impl Store {
         Ok(())
     }
 
-    /// Inserts an entry, in parts.
+    /// Inserts an entry; returns its stored bytes.
     pub(super) fn put_quarantined(
         &self,
         id: QuarantineId,
         entry: &Quarantined,
     ) -> Result<u64, StoreError> {
-        let sealed = seal(&id.0.to_be_bytes(), entry);
-        for (part, bytes) in (0_u16..).zip(sealed.chunks(PART_BYTES)) {
-            self.quarantine.insert(part_key(id, part), bytes)?;
-        }
-        Ok(sealed.len() as u64)
+        let key = id.0.to_be_bytes();
+        let sealed = seal(&key, entry);
+        let bytes = sealed.len() as u64;
+        self.quarantine.insert(&key, sealed)?;
+        Ok(bytes)
     }
 
     /// Removes an entry; returns its stored bytes, or `None` when there was none.
     pub(super) fn remove_quarantined(&self, id: QuarantineId) -> Result<Option<u64>, StoreError> {
-        let mut removed = None;
-        for item in self.quarantine.scan_prefix(id.0.to_be_bytes()) {
-            let (key, value) = item?;
-            self.quarantine.remove(key)?;
-            removed = Some(removed.unwrap_or(0) + value.len() as u64);
-        }
-        Ok(removed)
+        self.quarantine.remove(&id.0.to_be_bytes())
     }
 
     /// Whether the entry exists.
     pub(super) fn has_quarantined(&self, id: QuarantineId) -> Result<bool, StoreError> {
-        Ok(self.quarantine.contains_key(part_key(id, 0))?)
+        Ok(self.quarantine.tree.contains_key(id.0.to_be_bytes())?)
     }
 
     /// See [`super::Spool::quarantine`].
@@ -58,36 +50,27 @@ impl Store {
         from: QuarantineId,
         limit: usize,
     ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
-        let mut parts: Vec<(QuarantineId, Vec<u8>)> = Vec::new();
-        for item in self.quarantine.range(part_key(from, 0)..) {
+        let stored = self.quarantine.tree.range(from.0.to_be_bytes()..).take(limit);
+        let entries = stored.map(|item| {
             let (key, value) = item.map_err(StoreError::from)?;
-            let id = key
-                .split_first_chunk::<8>()
-                .map_or(QuarantineId(0), |(id, _)| QuarantineId(u64::from_be_bytes(*id)));
-            let entries = parts.len();
-            match parts.last_mut() {
-                Some((last, bytes)) if *last == id => bytes.extend_from_slice(&value),
-                _ if entries == limit => break,
-                _ => parts.push((id, value.to_vec())),
-            }
-        }
-        let entries =
-            parts.into_iter().map(|(id, sealed)| match unseal(&id.0.to_be_bytes(), &sealed) {
+            let id = id_of(&key)?;
+            let sealed = self.quarantine.resolve(value)?;
+            match unseal(&key, &sealed) {
                 Ok(entry) => Ok((id, entry)),
                 Err(error) => Err(ReadError::Failed(format!("quarantine entry {}: {error}", id.0))),
-            });
+            }
+        });
         entries.collect()
     }
 
-    /// (entries, stored bytes, newest id). Reads the whole quarantine, which an operator keeps small.
+    /// (entries, stored bytes, newest id). Goes through the whole quarantine, which an operator keeps small.
     pub(super) fn quarantine_size(&self) -> Result<(u64, u64, u64), StoreError> {
         let (mut entries, mut bytes, mut newest) = (0, 0, 0);
-        for item in &self.quarantine {
+        for item in &self.quarantine.tree {
             let (key, value) = item?;
-            let Some((id, part)) = key.split_first_chunk::<8>() else { continue };
-            entries += u64::from(part == [0, 0]);
-            bytes += value.len() as u64;
-            newest = u64::from_be_bytes(*id);
+            entries += 1;
+            bytes += Values::bytes(&value);
+            newest = id_of(&key)?.0;
         }
         // The newest entry may have left, and its id must not come back.
         let noted = self.cursors.get(NEWEST)?.and_then(|value| unseal::<u64>(NEWEST, &value).ok());
@@ -95,10 +78,8 @@ impl Store {
     }
 }
 
-fn part_key(id: QuarantineId, part: u16) -> [u8; 10] {
-    let mut key = [0; 10];
-    let (id_part, number_part) = key.split_at_mut(8);
-    id_part.copy_from_slice(&id.0.to_be_bytes());
-    number_part.copy_from_slice(&part.to_be_bytes());
-    key
+fn id_of(key: &[u8]) -> Result<QuarantineId, StoreError> {
+    let id = key.try_into().map(u64::from_be_bytes);
+    id.map(QuarantineId)
+        .map_err(|_| StoreError("a quarantine entry's key is not eight bytes".to_owned()))
 }

@@ -1,4 +1,4 @@
-//! The engine: sled's trees as typed reads and writes. sled is named in this file and nowhere else.
+//! The engine: sled's trees as typed reads and writes. Only this file and `values` name sled.
 //!
 //! Writes are plain inserts; nothing is durable before [`Store::flush`] returns, and sled writes its log in the
 //! order of the inserts, so a crash before that keeps a prefix of them. The committer orders its inserts so that
@@ -18,10 +18,11 @@ use super::entry::{Delivery, End, Entry, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
 use super::sealed::{seal, unseal};
+use super::values::{INLINE_BYTES_MAX, Values};
 
-/// 17 values of the largest size, which sled counts as one, stay under a quarter of it: no blob files.
-const SEGMENT_BYTES: usize = 8 << 20;
-const _: () = assert!(17 * (chunk::VALUE_BYTES_MAX + 128) < SEGMENT_BYTES / 4);
+/// 17 values of the largest size with their keys, which sled counts as one, stay under a quarter of it: no blob files.
+const SEGMENT_BYTES: usize = 1 << 20;
+const _: () = assert!(17 * (INLINE_BYTES_MAX + 640) < SEGMENT_BYTES / 4);
 
 /// How long a handle of this process that is just closing is waited for: 5 s in all.
 const CLOSING_TRIES: u32 = 500;
@@ -108,11 +109,11 @@ pub(super) struct LaneOnDisk {
 pub(super) struct Store {
     path: PathBuf,
     db: sled::Db,
-    chunks: sled::Tree,
+    chunks: Values,
     lanes: sled::Tree,
     pub(super) cursors: sled::Tree,
-    pub(super) quarantine: sled::Tree,
-    identities: sled::Tree,
+    pub(super) quarantine: Values,
+    identities: Values,
     deliveries: sled::Tree,
     dedupe: sled::Tree,
 }
@@ -159,13 +160,15 @@ impl Store {
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(None) // only the committer flushes
             .open()?;
+        let parts = db.open_tree("parts")?;
+        let values = |tree| Values::new(tree, parts.clone());
         Ok(Store {
             path: path.to_owned(),
-            chunks: db.open_tree("chunks")?,
+            chunks: values(db.open_tree("chunks")?),
             lanes: db.open_tree("lanes")?,
             cursors: db.open_tree("cursors")?,
-            quarantine: db.open_tree("quarantine")?,
-            identities: db.open_tree("identities")?,
+            quarantine: values(db.open_tree("quarantine")?),
+            identities: values(db.open_tree("identities")?),
             deliveries: db.open_tree("deliveries")?,
             dedupe: db.open_tree("dedupe")?,
             db,
@@ -227,8 +230,7 @@ impl Store {
         first: Seq,
         chunk: &Chunk<'_>,
     ) -> Result<(), StoreError> {
-        self.chunks.insert(chunk::key(lane, first), chunk.encode(lane, first))?;
-        Ok(())
+        self.chunks.insert(&chunk::key(lane, first), chunk.encode(lane, first))
     }
 
     /// The chunk that holds `seq`, and its first seq.
@@ -239,11 +241,15 @@ impl Store {
     ) -> Result<Option<(Seq, sled::IVec)>, ReadError> {
         let found = self
             .chunks
+            .tree
             .get_lt(chunk::key(lane, Seq(seq.0.saturating_add(1))))
             .map_err(StoreError::from)?;
         let Some((key, value)) = found else { return Ok(None) };
         let (found_lane, first) = parse_key(&key).map_err(|error| broken(lane, seq, &error))?;
-        Ok((found_lane == lane).then_some((first, value)))
+        if found_lane != lane {
+            return Ok(None);
+        }
+        Ok(Some((first, self.chunks.resolve(value)?)))
     }
 
     /// See [`super::Spool::peek`]; `newest` is the newest seq that may be read.
@@ -276,7 +282,7 @@ impl Store {
                 entries.push(entry);
             }
             next = Seq(first.0 + chunk.len() as u64);
-            let value = self.chunks.get(chunk::key(lane, next)).map_err(StoreError::from)?;
+            let value = self.chunks.get(&chunk::key(lane, next))?;
             held = value.map(|value| (next, value));
         }
         Ok(entries)
@@ -307,6 +313,7 @@ impl Store {
         let range = chunk::key(lane, oldest)..=chunk::key(lane, keep_from);
         let firsts: Result<Vec<Seq>, StoreError> = self
             .chunks
+            .tree
             .range(range)
             .keys()
             .take(chunks_max + 1)
@@ -315,7 +322,7 @@ impl Store {
         for (first, next) in
             firsts?.windows(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?)))
         {
-            self.chunks.remove(chunk::key(lane, first))?;
+            self.chunks.remove(&chunk::key(lane, first))?;
             kept = next;
         }
         if kept > oldest {
@@ -388,7 +395,7 @@ impl Store {
         if newest < tallies.settled() {
             return Err(missing(lane, tallies.cursor()));
         }
-        let oldest = self.chunks.get_gt(chunk::key(lane, Seq(0))).map_err(StoreError::from)?;
+        let oldest = self.chunks.tree.get_gt(chunk::key(lane, Seq(0))).map_err(StoreError::from)?;
         let oldest =
             oldest.and_then(|(key, _)| parse_key(&key).ok()).filter(|(found, _)| *found == lane);
         let oldest_kept = oldest.map_or(newest + 1, |(_, first)| first.0);
@@ -408,13 +415,12 @@ impl Store {
 
     /// Inserts the traits of `key`.
     pub(super) fn put_identity(&self, key: &str, traits: &[u8]) -> Result<(), StoreError> {
-        self.identities.insert(key, traits)?;
-        Ok(())
+        self.identities.insert(key.as_bytes(), traits.to_vec())
     }
 
     /// The traits of `key`.
     pub(super) fn identity(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.identities.get(key)?.map(|traits| Bytes::copy_from_slice(&traits)))
+        Ok(self.identities.get(key.as_bytes())?.map(|traits| Bytes::copy_from_slice(&traits)))
     }
 
     // ── dedupe ──

@@ -1,0 +1,165 @@
+//! Values of any size in a tree whose values must stay small.
+//!
+//! sled writes a whole leaf of up to 17 values as one, and moves it into a file that it never syncs once it is over a
+//! quarter of a segment (DESIGN.md section 9). Small segments are fast: each is a fresh buffer. So a value over
+//! [`INLINE_BYTES_MAX`] lies in parts beside its tree, and a stub stands in its place:
+//!
+//! ```text
+//! tree   key                    value, or 0xFF ‖ id (16 bytes) ‖ length u64 BE
+//! parts  id ‖ part u16 BE       a part of at most INLINE_BYTES_MAX
+//! ```
+//! The parts are written before the stub, under an id of their own, and removed after it: at every crash point a key
+//! has its old value or its new one. Parts that a crash leaves without a stub are never read.
+
+use sled::{IVec, Tree};
+use uuid::Uuid;
+
+use super::store::StoreError;
+
+/// A larger value lies in parts.
+pub(super) const INLINE_BYTES_MAX: usize = 12 << 10;
+/// No inline value begins with it: chunks and sealed values begin with their version, identities with `{`.
+const STUB: u8 = 0xFF;
+const ID_BYTES: usize = 16;
+
+/// A tree and the parts of its large values.
+#[derive(Debug)]
+pub(super) struct Values {
+    /// Keys and stubs; iterated by who knows the keys.
+    pub(super) tree: Tree,
+    parts: Tree,
+}
+
+/// What stands in the place of a large value.
+struct Stub {
+    id: [u8; ID_BYTES],
+    bytes: u64,
+}
+
+impl Values {
+    /// The values of `tree`; `parts` may serve several.
+    pub(super) fn new(tree: Tree, parts: Tree) -> Values {
+        Values { tree, parts }
+    }
+
+    /// Sets the value of `key`.
+    pub(super) fn insert(&self, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        let stored = if value.len() <= INLINE_BYTES_MAX {
+            assert_ne!(value.first(), Some(&STUB), "an inline value never looks like a stub");
+            value
+        } else {
+            let stub = Stub { id: Uuid::now_v7().into_bytes(), bytes: value.len() as u64 };
+            for (part, bytes) in (0_u16..).zip(value.chunks(INLINE_BYTES_MAX)) {
+                self.parts.insert([&stub.id[..], &part.to_be_bytes()].concat(), bytes)?;
+            }
+            stub.encode()
+        };
+        let old = self.tree.insert(key, stored)?;
+        self.remove_parts(old.as_ref())
+    }
+
+    /// The value of `key`.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.tree.get(key)?.map(|stored| self.resolve(stored)).transpose()
+    }
+
+    /// The value that `stored`, read from the tree, is or stands for.
+    pub(super) fn resolve(&self, stored: IVec) -> Result<IVec, StoreError> {
+        let Some(stub) = Stub::decode(&stored) else { return Ok(stored) };
+        let mut value =
+            Vec::with_capacity(usize::try_from(stub.bytes).unwrap_or_default().min(1 << 20));
+        for item in self.parts.scan_prefix(stub.id) {
+            value.extend_from_slice(&item?.1);
+        }
+        if value.len() as u64 != stub.bytes {
+            return Err(StoreError(format!(
+                "a value of {} bytes has only {}",
+                stub.bytes,
+                value.len()
+            )));
+        }
+        Ok(IVec::from(value))
+    }
+
+    /// The bytes of the value that `stored` is or stands for.
+    pub(super) fn bytes(stored: &IVec) -> u64 {
+        Stub::decode(stored).map_or(stored.len() as u64, |stub| stub.bytes)
+    }
+
+    /// Removes `key`; returns the bytes of its value, or `None` when it had none.
+    pub(super) fn remove(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let old = self.tree.remove(key)?;
+        self.remove_parts(old.as_ref())?;
+        Ok(old.as_ref().map(Values::bytes))
+    }
+
+    fn remove_parts(&self, stored: Option<&IVec>) -> Result<(), StoreError> {
+        let Some(stub) = stored.and_then(|stored| Stub::decode(stored)) else { return Ok(()) };
+        for key in self.parts.scan_prefix(stub.id).keys() {
+            self.parts.remove(key?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stub {
+    fn encode(&self) -> Vec<u8> {
+        [&[STUB][..], &self.id, &self.bytes.to_be_bytes()].concat()
+    }
+
+    fn decode(stored: &[u8]) -> Option<Stub> {
+        let (mark, rest) = stored.split_first()?;
+        let (id, bytes) = rest.split_first_chunk::<ID_BYTES>()?;
+        let bytes = u64::from_be_bytes(bytes.try_into().ok()?);
+        (*mark == STUB).then_some(Stub { id: *id, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values() -> (tempfile::TempDir, Values) {
+        let directory = tempfile::tempdir().unwrap();
+        let db = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
+        let values = Values::new(db.open_tree("tree").unwrap(), db.open_tree("parts").unwrap());
+        (directory, values)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+        /// Whatever sizes follow each other under a key, it has its last value, and no part outlives its stub.
+        #[test]
+        fn a_key_has_its_last_value(sizes in proptest::collection::vec(proptest::option::of(0_usize..80_000), 1..12)) {
+            let (_directory, values) = values();
+            let mut last: Option<Vec<u8>> = None;
+            for (step, size) in (0_u8..).zip(sizes) {
+                if let Some(size) = size {
+                    let value = vec![step; size];
+                    values.insert(b"key", value.clone()).unwrap();
+                    last = Some(value);
+                } else {
+                    let removed = values.remove(b"key").unwrap();
+                    prop_assert_eq!(removed, last.take().map(|value| value.len() as u64));
+                }
+                let read = values.get(b"key").unwrap();
+                prop_assert!(read.as_deref() == last.as_deref(), "another value after step {}", step);
+                let parts = last.as_ref().filter(|value| value.len() > INLINE_BYTES_MAX);
+                let expected = parts.map_or(0, |value| value.len().div_ceil(INLINE_BYTES_MAX));
+                prop_assert_eq!(values.parts.len(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_part_is_noticed() {
+        let (_directory, values) = values();
+        values.insert(b"key", vec![1; 50_000]).unwrap();
+        let first = values.parts.first().unwrap().unwrap().0;
+        values.parts.remove(first).unwrap();
+        assert!(values.get(b"key").unwrap_err().0.contains("50000 bytes"));
+    }
+}
