@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use hyper::{Request, Response, StatusCode};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
@@ -75,28 +77,29 @@ impl Service {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, (Refusal, Option<&'static str>)> {
-        let plain = |refusal: Refusal| (refusal, None);
         let route = routes::find(request.method(), request.uri().path());
-        match route {
+        let refusal = match route {
             Route::Health => return Ok(self.health()),
             Route::NotFound => {
                 let message =
                     "no such path: POST events to /v1/track, /v1/page, /v1/identify or /v1/batch";
-                return Err(plain(Refusal::new("not_found", message)));
+                Some((Refusal::new("not_found", message), None))
             }
-            Route::MethodNotAllowed(allow) => {
-                let refusal =
-                    Refusal::new("method_not_allowed", format!("this path takes {allow}"));
-                return Err((refusal, Some(allow)));
+            Route::MethodNotAllowed(allow) => Some((
+                Refusal::new("method_not_allowed", format!("this path takes {allow}")),
+                Some(allow),
+            )),
+            Route::Single(_) | Route::Batch => {
+                self.refused_unread(request.headers()).map(|refusal| (refusal, None))
             }
-            Route::Single(_) | Route::Batch => {}
+        };
+        if let Some(refusal) = refusal {
+            // Read to its end, so that the producer sees the answer and can go on with the connection.
+            let unread = Limited::new(request.into_body(), self.limits.request_bytes_max).collect();
+            drop(tokio::time::timeout(self.limits.read_timeout, unread).await);
+            return Err(refusal);
         }
-        if *self.shutdown.borrow() {
-            return Err(plain(Refusal::new(
-                "shutting_down",
-                "the daemon is stopping: send again in a few seconds",
-            )));
-        }
+        let plain = |refusal: Refusal| (refusal, None);
         let (_held, body) = self.body(request).await.map_err(plain)?;
         let taken = match route {
             Route::Single(kind) => self.intake.single(kind, &body, clock::now()).await,
@@ -105,6 +108,20 @@ impl Service {
         let taken = taken.map_err(plain)?;
         self.counters.took(&taken);
         Ok(json(StatusCode::OK, serde_json::to_vec(&taken).expect("counts and text always encode")))
+    }
+
+    /// Why a request is refused whatever its body holds.
+    fn refused_unread(&self, headers: &HeaderMap) -> Option<Refusal> {
+        if *self.shutdown.borrow() {
+            let message = "the daemon is stopping: send again in a few seconds";
+            return Some(Refusal::new("shutting_down", message));
+        }
+        let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        encoding.filter(|encoding| !encoding.eq_ignore_ascii_case(b"identity")).map(|_| {
+            let message =
+                "Content-Encoding is not supported by this version: send the body as it is";
+            Refusal::new("unsupported_encoding", message)
+        })
     }
 
     fn health(&self) -> Response<Full<Bytes>> {
@@ -123,12 +140,6 @@ impl Service {
         &self,
         request: Request<Incoming>,
     ) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
-        let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-            let message =
-                "Content-Encoding is not supported by this version: send the body as it is";
-            return Err(Refusal::new("unsupported_encoding", message));
-        }
         let max = self.limits.request_bytes_max;
         let too_large = || {
             Refusal::new("too_large", format!("the body is over {max} bytes (ingest.max_request)"))

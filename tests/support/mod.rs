@@ -250,8 +250,8 @@ impl Producer {
     /// Writes a request as it is given and reads one answer.
     pub(crate) fn raw(&mut self, head: &[u8], body: &[u8]) -> std::io::Result<Answer> {
         let mut stream = self.stream.get_ref();
-        stream.write_all(head)?;
-        stream.write_all(body)?;
+        // A refusal may come, and the connection end, before all is written: the answer is there all the same.
+        let _ = stream.write_all(head).and_then(|()| stream.write_all(body));
         self.answer()
     }
 
