@@ -67,7 +67,7 @@ struct Which {
 impl Which {
     fn selection(&self) -> Selection {
         if self.all {
-            Selection::All(true)
+            Selection::All
         } else {
             Selection::Ids(self.ids.iter().copied().map(QuarantineId).collect())
         }
