@@ -42,7 +42,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        failed = daemon.failed() => return Err(failed),
+        failed = daemon.failed() => {
+            // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
+            std::mem::forget(daemon);
+            return Err(failed);
+        }
     }
     daemon.stop().await?;
     tracing::info!("stopped: what is queued is delivered after the next start");

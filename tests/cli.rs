@@ -1,5 +1,12 @@
 //! The commands as a user meets them: exit codes, messages, and what they do to a running daemon.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::process::{Command, Stdio};

@@ -1,5 +1,12 @@
 //! Records reach Ometria in order, exactly the guilty ones do not, and only a 202 acknowledges.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use support::{Host, PATIENCE, Producer, Upstream, event, wait_until};

@@ -35,7 +35,7 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
     let config = match config::load(&source) {
         Ok(config) => config,
         Err(faults) => {
-            show::problem(&format!("{} faults:\n{faults}", faults.0.len()));
+            show::problem(&super::told(&faults));
             return Err(Failure::Said);
         }
     };

@@ -130,13 +130,18 @@ impl Failure {
                 ExitCode::from(69)
             }
             Failure::Configuration(faults) => {
-                let count = faults.0.len();
-                let word = if count == 1 { "fault" } else { "faults" };
-                show::problem(&format!("the configuration has {count} {word}:\n{faults}"));
+                show::problem(&told(&faults));
                 ExitCode::from(78)
             }
         }
     }
+}
+
+/// All faults of a configuration, with their number.
+fn told(faults: &Faults) -> String {
+    let count = faults.0.len();
+    let word = if count == 1 { "fault" } else { "faults" };
+    format!("the configuration has {count} {word}:\n{faults}")
 }
 
 /// Runs one command.

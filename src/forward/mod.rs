@@ -126,7 +126,7 @@ pub async fn run<U: Upstream>(
     match forwarder.deliver(&mut shutdown).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
             let cause = format!(
-                "{error}; stop the daemon, then `pillarbox spool salvage` writes what is readable"
+                "{error}; nothing is skipped: stop the daemon and copy state_dir away before anything else"
             );
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
             forwarder.report.send_modify(|report| report.damaged(cause));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::chunk::Chunk;
@@ -33,70 +33,16 @@ use super::error::AppendError;
 use super::manifest::{Floor, Manifest};
 use super::shared::{LaneView, Shared};
 use super::store::{LaneOnDisk, StoreError};
+use super::work::{Answer, Work, next_group, refuse};
 use super::{Drive, SyncMode};
 use crate::clock::{self, UnixMillis};
 use crate::event::object::merge;
 
-/// Requests that may wait for the committer; further ones wait to be let in.
-pub(super) const WAITING_MAX: usize = 1024;
-/// A group is closed once it holds this many bytes: bounds what a flush carries, and so its duration.
-const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Chunks removed with one settlement: spreads the work of a long trim.
 const TRIM_CHUNKS_MAX: usize = 64;
 /// The manifest is replaced after this many records, or this long after the last time.
 const MANIFEST_RECORDS: u64 = 50_000;
 const MANIFEST_AFTER: Duration = Duration::from_secs(60);
-
-/// A request to the committer, with where its answer goes.
-#[derive(Debug)]
-pub(super) enum Work {
-    /// See [`super::Spool::append`].
-    Append(Append, oneshot::Sender<Result<Receipt, AppendError>>),
-    /// See [`super::Spool::settle`].
-    Settle(Settlement, oneshot::Sender<Result<(), AppendError>>),
-    /// See [`super::Spool::lane`].
-    Lane(String, u32, oneshot::Sender<Result<LaneId, AppendError>>),
-    /// Ends the committer after what came before.
-    Close,
-}
-
-impl Work {
-    fn bytes(&self) -> usize {
-        let Work::Append(append, _) = self else { return 512 };
-        let item = |content: &Content| match content {
-            Content::Record { record, .. } => record.len(),
-            Content::Quarantine(entry) => entry.body.len(),
-        };
-        append.items.iter().map(|entry| item(&entry.content)).sum::<usize>() + 64
-    }
-}
-
-/// What a request gets once the flush has returned.
-#[derive(Debug)]
-enum Answer {
-    Append(oneshot::Sender<Result<Receipt, AppendError>>, Result<Receipt, AppendError>),
-    Settle(oneshot::Sender<Result<(), AppendError>>, Result<(), AppendError>),
-    Lane(oneshot::Sender<Result<LaneId, AppendError>>, Result<LaneId, AppendError>),
-}
-
-impl Answer {
-    /// A receiver that is gone no longer wants to know: its request was cancelled.
-    fn send(self) {
-        match self {
-            Answer::Append(to, answer) => drop(to.send(answer)),
-            Answer::Settle(to, answer) => drop(to.send(answer)),
-            Answer::Lane(to, answer) => drop(to.send(answer)),
-        }
-    }
-
-    fn fail(&mut self, error: &AppendError) {
-        match self {
-            Answer::Append(_, answer) => *answer = Err(error.clone()),
-            Answer::Settle(_, answer) => *answer = Err(error.clone()),
-            Answer::Lane(_, answer) => *answer = Err(error.clone()),
-        }
-    }
-}
 
 /// A lane as the committer counts it: includes what the group under way has added.
 #[derive(Debug)]
@@ -388,6 +334,9 @@ impl Committer {
             let bytes = store.put_quarantined(QuarantineId(self.quarantine_newest), entry)?;
             self.shared.quarantine_grew(bytes);
         }
+        if !group.quarantined.is_empty() {
+            store.put_quarantine_newest(QuarantineId(self.quarantine_newest))?;
+        }
         let committed_at = clock::now();
         for lane in self.lanes.values_mut().filter(|lane| !lane.added.is_empty()) {
             self.records_since_manifest += lane.added.len() as u64;
@@ -498,50 +447,6 @@ impl Lane {
             self.disk.oldest_kept = kept.0;
         }
         Ok(())
-    }
-}
-
-/// Waits for a request, then takes what else waits. The flag says that the channel has ended.
-/// Returns an empty group when `flush_due` comes first.
-async fn next_group(
-    waiting: &mut mpsc::Receiver<Work>,
-    flush_due: Option<Instant>,
-) -> (Vec<Work>, bool) {
-    let first = match flush_due {
-        None => waiting.recv().await,
-        Some(due) => match tokio::time::timeout_at(due, waiting.recv()).await {
-            Ok(first) => first,
-            Err(_) => return (Vec::new(), false),
-        },
-    };
-    let mut group = Vec::new();
-    let mut bytes = 0;
-    let mut next = first;
-    loop {
-        match next {
-            None | Some(Work::Close) => return (group, true),
-            Some(work) => {
-                bytes += work.bytes();
-                group.push(work);
-            }
-        }
-        if bytes >= GROUP_BYTES_MAX || group.len() >= WAITING_MAX {
-            return (group, false);
-        }
-        next = match waiting.try_recv() {
-            Ok(work) => Some(work),
-            Err(mpsc::error::TryRecvError::Empty) => return (group, false),
-            Err(mpsc::error::TryRecvError::Disconnected) => None,
-        };
-    }
-}
-
-fn refuse(work: Work, error: &AppendError) {
-    match work {
-        Work::Append(_, to) => Answer::Append(to, Err(error.clone())).send(),
-        Work::Settle(_, to) => Answer::Settle(to, Err(error.clone())).send(),
-        Work::Lane(_, _, to) => Answer::Lane(to, Err(error.clone())).send(),
-        Work::Close => {}
     }
 }
 

@@ -70,7 +70,7 @@ pub enum OpenError {
     NotDurable,
     /// The store is damaged.
     #[error(
-        "{path}: {what}. The spool was left as it is; `pillarbox spool salvage` writes what is readable"
+        "{path}: {what}. The spool was left as it is: copy its folder away before anything else, then restore a backup or move it aside to start empty"
     )]
     Damaged {
         /// The file at fault.

@@ -15,8 +15,8 @@
 //! | `entry`, `error` | the words of the interface |
 //! | `chunk`, `sealed` (PURE) | records and small values as bytes, with their checksums |
 //! | `dedupe` (PURE) | the window of recent message ids |
-//! | `store` | the engine: sled's trees as typed reads and writes |
-//! | `committer` | group commit: the one writer |
+//! | `store`, `quarantine` | the engine: sled's trees as typed reads and writes |
+//! | `committer`, `work` | group commit: the one writer, and what it is asked |
 //! | `shared`, `identity` | what handles and committer share |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
 //! | `durable` | makes sled's flush a true fdatasync |
@@ -30,9 +30,11 @@ mod error;
 mod generation;
 mod identity;
 mod manifest;
+mod quarantine;
 mod sealed;
 mod shared;
 mod store;
+mod work;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,11 +50,12 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
-use self::committer::{Committer, WAITING_MAX, Work};
+use self::committer::Committer;
 use self::dedupe::Windows;
 use self::manifest::{Floor, Manifest};
 use self::shared::Shared;
 use self::store::Store;
+use self::work::{WAITING_MAX, Work};
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,17 +269,23 @@ impl Spool {
     /// # Errors
     /// See [`ReadError`].
     pub async fn stats(&self, lane: LaneId) -> Result<LaneStats, ReadError> {
-        let counted = self.shared.lane(lane).counted();
-        let tallies = counted.tallies;
-        let cursor = tallies.cursor();
-        let oldest_at = if counted.newest >= cursor.0 {
-            Some(self.read(move |store| store.committed_at(lane, cursor)).await?)
-        } else {
-            None
+        let (counted, oldest_at) = loop {
+            let counted = self.shared.lane(lane).counted();
+            let cursor = counted.tallies.cursor();
+            if counted.newest < cursor.0 {
+                break (counted, None);
+            }
+            match self.read(move |store| store.committed_at(lane, cursor)).await {
+                Ok(at) => break (counted, Some(at)),
+                // The record may have been settled and removed meanwhile: then there is another cursor to look at.
+                Err(error) if self.cursor(lane) == cursor => return Err(error),
+                Err(_) => {}
+            }
         };
+        let tallies = counted.tallies;
         Ok(LaneStats {
             newest: counted.newest,
-            cursor: cursor.0,
+            cursor: tallies.cursor().0,
             queued_records: counted.newest - tallies.settled(),
             queued_bytes: counted.bytes.saturating_sub(tallies.bytes),
             oldest_at,

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk::{self, Chunk, parse_key};
 use super::dedupe::{self, Windows};
 use super::durable;
-use super::entry::{Delivery, End, Entry, LaneId, QuarantineId, Quarantined, Seq};
+use super::entry::{Delivery, End, Entry, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
 use super::sealed::{seal, unseal};
@@ -22,8 +23,9 @@ use super::sealed::{seal, unseal};
 const SEGMENT_BYTES: usize = 8 << 20;
 const _: () = assert!(17 * (chunk::VALUE_BYTES_MAX + 128) < SEGMENT_BYTES / 4);
 
-/// A quarantine entry is stored in parts of this size, so that a whole request fits without a blob file.
-const PART_BYTES: usize = 32 << 10;
+/// How long a handle of this process that is just closing is waited for: 5 s in all.
+const CLOSING_TRIES: u32 = 500;
+const CLOSING_PAUSE: Duration = Duration::from_millis(10);
 
 /// sled refused; in its words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,8 +110,8 @@ pub(super) struct Store {
     db: sled::Db,
     chunks: sled::Tree,
     lanes: sled::Tree,
-    cursors: sled::Tree,
-    quarantine: sled::Tree,
+    pub(super) cursors: sled::Tree,
+    pub(super) quarantine: sled::Tree,
     identities: sled::Tree,
     deliveries: sled::Tree,
     dedupe: sled::Tree,
@@ -123,7 +125,17 @@ impl Store {
     /// [`OpenError::NotDurable`] when the replacement of `sync_file_range` is not in force.
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Store, OpenError> {
         let file = Store::file(path);
-        let opened = catch_unwind(AssertUnwindSafe(|| Store::open_trees(path, cache_bytes)));
+        let mut opened = catch_unwind(AssertUnwindSafe(|| Store::open_trees(path, cache_bytes)));
+        // We hold the spool's own lock, so a lock of sled's can only be that of a handle of this process that is
+        // just closing: its threads let go of the file a moment after the handle.
+        for _ in 0..CLOSING_TRIES {
+            if !matches!(&opened, Ok(Err(sled::Error::Io(error))) if error.to_string().contains("acquire lock"))
+            {
+                break;
+            }
+            std::thread::sleep(CLOSING_PAUSE);
+            opened = catch_unwind(AssertUnwindSafe(|| Store::open_trees(path, cache_bytes)));
+        }
         let store = match opened {
             Ok(Ok(store)) => store,
             Ok(Err(error)) => return Err(damaged(&file, &format!("cannot be opened: {error}"))),
@@ -392,77 +404,6 @@ impl Store {
         Ok(())
     }
 
-    // ── quarantine ──
-
-    /// Inserts an entry, in parts.
-    pub(super) fn put_quarantined(
-        &self,
-        id: QuarantineId,
-        entry: &Quarantined,
-    ) -> Result<u64, StoreError> {
-        let sealed = seal(&id.0.to_be_bytes(), entry);
-        for (part, bytes) in (0_u16..).zip(sealed.chunks(PART_BYTES)) {
-            self.quarantine.insert(part_key(id, part), bytes)?;
-        }
-        Ok(sealed.len() as u64)
-    }
-
-    /// Removes an entry; returns its stored bytes, or `None` when there was none.
-    pub(super) fn remove_quarantined(&self, id: QuarantineId) -> Result<Option<u64>, StoreError> {
-        let mut removed = None;
-        for item in self.quarantine.scan_prefix(id.0.to_be_bytes()) {
-            let (key, value) = item?;
-            self.quarantine.remove(key)?;
-            removed = Some(removed.unwrap_or(0) + value.len() as u64);
-        }
-        Ok(removed)
-    }
-
-    /// Whether the entry exists.
-    pub(super) fn has_quarantined(&self, id: QuarantineId) -> Result<bool, StoreError> {
-        Ok(self.quarantine.contains_key(part_key(id, 0))?)
-    }
-
-    /// See [`super::Spool::quarantine`].
-    pub(super) fn quarantined(
-        &self,
-        from: QuarantineId,
-        limit: usize,
-    ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
-        let mut parts: Vec<(QuarantineId, Vec<u8>)> = Vec::new();
-        for item in self.quarantine.range(part_key(from, 0)..) {
-            let (key, value) = item.map_err(StoreError::from)?;
-            let id = key
-                .split_first_chunk::<8>()
-                .map_or(QuarantineId(0), |(id, _)| QuarantineId(u64::from_be_bytes(*id)));
-            let entries = parts.len();
-            match parts.last_mut() {
-                Some((last, bytes)) if *last == id => bytes.extend_from_slice(&value),
-                _ if entries == limit => break,
-                _ => parts.push((id, value.to_vec())),
-            }
-        }
-        let entries =
-            parts.into_iter().map(|(id, sealed)| match unseal(&id.0.to_be_bytes(), &sealed) {
-                Ok(entry) => Ok((id, entry)),
-                Err(error) => Err(ReadError::Failed(format!("quarantine entry {}: {error}", id.0))),
-            });
-        entries.collect()
-    }
-
-    /// (entries, stored bytes, newest id). Reads the whole quarantine, which an operator keeps small.
-    pub(super) fn quarantine_size(&self) -> Result<(u64, u64, u64), StoreError> {
-        let (mut entries, mut bytes, mut newest) = (0, 0, 0);
-        for item in &self.quarantine {
-            let (key, value) = item?;
-            let Some((id, part)) = key.split_first_chunk::<8>() else { continue };
-            entries += u64::from(part == [0, 0]);
-            bytes += value.len() as u64;
-            newest = u64::from_be_bytes(*id);
-        }
-        Ok((entries, bytes, newest))
-    }
-
     // ── identities ──
 
     /// Inserts the traits of `key`.
@@ -499,14 +440,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-fn part_key(id: QuarantineId, part: u16) -> [u8; 10] {
-    let mut key = [0; 10];
-    let (id_part, number_part) = key.split_at_mut(8);
-    id_part.copy_from_slice(&id.0.to_be_bytes());
-    number_part.copy_from_slice(&part.to_be_bytes());
-    key
 }
 
 fn missing(lane: LaneId, seq: Seq) -> ReadError {

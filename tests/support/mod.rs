@@ -114,11 +114,11 @@ impl Host {
     pub(crate) fn start(&self) -> Daemon {
         let mut command = pillarbox();
         command.arg("run").arg("--config").arg(self.config());
-        self.start_as(command)
+        Host::start_as(command)
     }
 
     /// Starts a daemon by a command of its own, a tracer for example.
-    pub(crate) fn start_as(&self, mut command: Command) -> Daemon {
+    pub(crate) fn start_as(mut command: Command) -> Daemon {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
