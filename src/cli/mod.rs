@@ -11,12 +11,12 @@ mod show;
 mod simulate;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Faults, Source};
+use crate::config::{self, Fault, Faults, Source};
 
 /// Durable store-and-forward of retail events: takes them over a Unix socket, answers once they are on stable
 /// storage, and delivers them in order to Ometria.
@@ -81,13 +81,42 @@ pub(super) struct Configured {
     #[arg(short, long, global = true, value_name = "FILE", env = "PILLARBOX_CONFIG")]
     config: Option<PathBuf>,
     /// Override a key, such as spool.sync=500ms or integration.uk.linger=1s
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
 }
 
 impl Configured {
     fn source(&self) -> Source {
         Source::of_process(self.config.clone(), self.set.clone())
+    }
+
+    /// The operators' socket: as given, else as configured.
+    fn admin_socket(&self, given: Option<&Path>) -> Result<PathBuf, Failure> {
+        given.map_or_else(|| Ok(self.sockets()?.1), |given| Ok(given.to_owned()))
+    }
+
+    /// The producers' socket: as given, else as configured.
+    fn ingest_socket(&self, given: Option<&Path>) -> Result<PathBuf, Failure> {
+        given.map_or_else(|| Ok(self.sockets()?.0), |given| Ok(given.to_owned()))
+    }
+
+    /// Ingest and admin socket. A configuration at fault elsewhere will do, and so will none; but a file that was named
+    /// and cannot be read would silently lead to another daemon.
+    fn sockets(&self) -> Result<(PathBuf, PathBuf), Failure> {
+        if let Some(file) = &self.config
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let place = file.display().to_string();
+            return Err(Faults(vec![Fault { place, message: error.to_string() }]).into());
+        }
+        Ok(config::sockets(&self.source()))
+    }
+}
+
+fn key_and_value(text: &str) -> Result<String, &'static str> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("must be KEY=VALUE, such as spool.sync=500ms"),
     }
 }
 
