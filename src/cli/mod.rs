@@ -150,12 +150,12 @@ impl Failure {
     fn report(self) -> ExitCode {
         match self {
             Failure::Failed(error) => {
-                show::problem(&format!("{error:#}"));
+                show::problem(&show::printable(&format!("{error:#}")));
                 ExitCode::from(1)
             }
             Failure::Said => ExitCode::from(1),
             Failure::Unreachable(error) => {
-                show::problem(&format!("{error:#}"));
+                show::problem(&show::printable(&format!("{error:#}")));
                 ExitCode::from(69)
             }
             Failure::Configuration(faults) => {
@@ -226,6 +226,37 @@ mod tests {
         for sub in command.get_subcommands() {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("pillarbox"), "{} has no example", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_socket_is_found_in_the_order_flag_configuration_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        // The key file cannot be read, and another key is wrong: neither matters to reach a daemon.
+        let text = "nonsense = 1\n[admin]\nsocket = \"/a\"\n[[integration]]\nname = \"uk\"\napi_key_file = \"/nowhere\"\n";
+        std::fs::write(&file, text).unwrap();
+        let socket = |config: Option<PathBuf>, set: &[&str], given: Option<&str>| {
+            let set = set.iter().map(|text| (*text).to_owned()).collect();
+            Configured { config, set }.admin_socket(given.map(Path::new))
+        };
+        let is = |path: &str, found: Result<PathBuf, Failure>| {
+            assert_eq!(found.unwrap(), Path::new(path));
+        };
+        is("/g", socket(Some(file.clone()), &[], Some("/g")));
+        is("/a", socket(Some(file.clone()), &[], None));
+        is("/s", socket(Some(file), &["admin.socket=/s"], None));
+        let missing = Some(folder.path().join("missing"));
+        is("/g", socket(missing.clone(), &[], Some("/g")));
+        assert!(matches!(socket(missing, &[], None), Err(Failure::Configuration(_))));
+    }
+
+    #[test]
+    fn what_is_no_key_and_value_is_a_usage_error() {
+        for (text, good) in
+            [("a.b=1", true), ("a=", true), ("=1", false), ("a", false), (" =1", false)]
+        {
+            assert_eq!(key_and_value(text).is_ok(), good, "{text:?}");
         }
     }
 }

@@ -282,7 +282,7 @@ async fn export(client: &mut Client, output: Option<&Path>) -> Result<(), Failur
     let mut out =
         tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(failed)?;
     let written = client.stream(EXPORT, |lines| {
-        entries += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        entries += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
         out.write_all(lines)
     });
     written.await?;

@@ -20,6 +20,7 @@ use clap::Args;
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::batch::{Batch, DELAY_FIRST, DELAY_MAX, Meaning, Taken, judge, wait};
@@ -111,16 +112,10 @@ impl Sender {
         let mut batch = Batch::default();
         let mut due: Option<Instant> = None;
         loop {
-            let next = match due {
-                None => lines.recv().await,
-                Some(at) => match timeout_at(at, lines.recv()).await {
-                    Ok(next) => next,
-                    Err(_) => {
-                        due = None;
-                        self.deliver(std::mem::take(&mut batch)).await?;
-                        continue;
-                    }
-                },
+            let Ok(next) = next(lines, due).await else {
+                due = None;
+                self.deliver(std::mem::take(&mut batch)).await?;
+                continue;
             };
             match next {
                 None => return self.deliver(batch).await,
@@ -199,9 +194,8 @@ impl Sender {
                 return Err(failure);
             }
             if delay == DELAY_FIRST {
-                self.bar.suspend(|| {
-                    show::note(&format!("waiting for the daemon: {}", show::printable(&why)))
-                });
+                let note = format!("waiting for the daemon: {}", show::printable(&why));
+                self.bar.suspend(|| show::note(&note));
             }
             sleep(wait(delay, asked)).await;
             delay = (delay * 2).min(DELAY_MAX);
@@ -235,6 +229,20 @@ impl Sender {
         let answered = sent.await?;
         self.client = Some(client);
         Ok(answered)
+    }
+}
+
+/// The next piece of input, `None` at its end; an error when `due` comes first.
+///
+/// # Cancel safety
+/// No input is lost.
+async fn next(
+    lines: &mut mpsc::Receiver<Input>,
+    due: Option<Instant>,
+) -> Result<Option<Input>, Elapsed> {
+    match due {
+        Some(at) => timeout_at(at, lines.recv()).await,
+        None => Ok(lines.recv().await),
     }
 }
 
