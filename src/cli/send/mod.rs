@@ -11,6 +11,9 @@ mod input;
 mod line;
 mod totals;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
