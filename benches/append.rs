@@ -5,12 +5,11 @@ mod support;
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pillarbox::spool::{Append, Content, Drive, Item, LaneId, Options, Spool, SyncMode};
+use pillarbox::spool::{Append, Content, Drive, Item, LaneId, Spool};
 use tokio::time::Instant;
 
 const RECORD_BYTES: usize = 400;
@@ -20,7 +19,7 @@ fn main() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
     let spool = runtime
-        .block_on(async { Spool::open(options(directory.path()), Drive::Thread) })
+        .block_on(async { Spool::open(support::options(directory.path()), Drive::Thread) })
         .expect("a spool");
     let lane = runtime.block_on(spool.lane("bench", 0)).expect("a lane");
     let mut file = File::create(directory.path().join("plain")).expect("a plain file");
@@ -59,17 +58,4 @@ fn plain(file: &mut File, commits: u32, records: u32) -> Duration {
         file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a durable write");
     }
     begun.elapsed()
-}
-
-fn options(directory: &Path) -> Options {
-    Options {
-        directory: directory.join("spool"),
-        sync: SyncMode::Always,
-        cache_bytes: 32 << 20,
-        records_max: u64::MAX,
-        bytes_max: u64::MAX,
-        free_disk_min_bytes: 0,
-        keep_delivered: 10_000,
-        dedupe_window: 100_000,
-    }
 }

@@ -5,7 +5,6 @@
 mod support;
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings};
-use pillarbox::spool::{Append, Content, Drive, Item, Options, Spool, SyncMode};
+use pillarbox::spool::{Append, Content, Drive, Item, Spool};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,7 +33,7 @@ fn main() {
     let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
     let address = runtime.block_on(serve());
     let spool = runtime
-        .block_on(async { Spool::open(options(directory.path()), Drive::Thread) })
+        .block_on(async { Spool::open(support::options(directory.path()), Drive::Thread) })
         .expect("a spool");
     support::side_by_side(
         "drain, pushes of 100",
@@ -147,17 +146,4 @@ async fn serve() -> String {
 fn record() -> Vec<u8> {
     let frame = r#"{"id":""}"#.len();
     format!(r#"{{"id":"{}"}}"#, "x".repeat(RECORD_BYTES - frame)).into_bytes()
-}
-
-fn options(directory: &Path) -> Options {
-    Options {
-        directory: directory.join("spool"),
-        sync: SyncMode::Always,
-        cache_bytes: 32 << 20,
-        records_max: u64::MAX,
-        bytes_max: u64::MAX,
-        free_disk_min_bytes: 0,
-        keep_delivered: 10_000,
-        dedupe_window: 100_000,
-    }
 }

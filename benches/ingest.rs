@@ -17,7 +17,8 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use pillarbox::ingest::{self, Counters, Intake, Integration, Limits, Service};
 use pillarbox::mapping::{Preset, Rules};
-use pillarbox::spool::{Drive, Options, Spool, SyncMode};
+use pillarbox::socket;
+use pillarbox::spool::{Drive, Spool};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,7 +35,7 @@ fn main() {
     let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
     let (_stop, stopped) = watch::channel(false);
     let spool = runtime
-        .block_on(async { Spool::open(options(directory.path()), Drive::Thread) })
+        .block_on(async { Spool::open(support::options(directory.path()), Drive::Thread) })
         .expect("a spool");
     let ours = directory.path().join("ours.sock");
     let bare = directory.path().join("bare.sock");
@@ -110,7 +111,7 @@ async fn serve(spool: &Spool, socket: &Path, stopped: watch::Receiver<bool>) {
     };
     let service =
         Arc::new(Service::new(intake, Arc::new(Counters::default()), limits, stopped.clone()));
-    let listener = ingest::bind(&PathBuf::from(socket), 0o600).expect("a socket");
+    let listener = socket::bind(&PathBuf::from(socket), 0o600).expect("a socket");
     tokio::spawn(ingest::serve(listener, service, stopped));
 }
 
@@ -127,17 +128,4 @@ fn serve_bare(listener: UnixListener) {
             tokio::spawn(connection.serve_connection(TokioIo::new(stream), service_fn(answer)));
         }
     });
-}
-
-fn options(directory: &Path) -> Options {
-    Options {
-        directory: directory.join("spool"),
-        sync: SyncMode::Always,
-        cache_bytes: 32 << 20,
-        records_max: u64::MAX,
-        bytes_max: u64::MAX,
-        free_disk_min_bytes: 0,
-        keep_delivered: 10_000,
-        dedupe_window: 100_000,
-    }
 }

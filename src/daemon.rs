@@ -20,6 +20,7 @@ use crate::config::{Config, Integration};
 use crate::forward::{self, HttpUpstream, Report};
 use crate::ingest::{self, Intake};
 use crate::mapping::Rules;
+use crate::socket;
 use crate::spool::{Drive, LaneId, Spool};
 
 /// A running daemon; the demo and tests run it in their own process.
@@ -37,16 +38,24 @@ pub struct Daemon {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut daemon = Daemon::start(config).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-        failed = daemon.failed() => {
-            // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
-            std::mem::forget(daemon);
-            return Err(failed);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP: this version reads its configuration only when it starts; restart it");
+                continue;
+            }
+            failed = daemon.failed() => {
+                // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
+                std::mem::forget(daemon);
+                return Err(failed);
+            }
         }
+        break;
     }
     daemon.stop().await?;
     tracing::info!("stopped: what is queued is delivered after the next start");
@@ -87,8 +96,8 @@ impl Daemon {
             config.ingest.limits,
             stopped.clone(),
         );
-        let ingest_socket = ingest::bind(&config.ingest.socket, config.ingest.socket_mode)?;
-        let admin_socket = ingest::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
+        let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
+        let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
         let admin = admin_service(&spool, &lanes, intake, counters, started_at);
 
         for (lane, upstream) in lanes.into_iter().zip(upstreams) {

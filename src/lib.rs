@@ -30,6 +30,7 @@
 //! | module | kind | owns |
 //! |---|---|---|
 //! | [`ingest`] | shell | the producers' socket: bounded requests in, answers out |
+//! | [`socket`] | shell | Unix sockets: binding, connections and their limits, draining |
 //! | [`event`] | pure | what an event is: bytes → events, one result per event |
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
@@ -50,4 +51,5 @@ pub mod forward;
 pub mod ingest;
 pub mod mapping;
 pub mod simulator;
+pub mod socket;
 pub mod spool;

@@ -3,7 +3,10 @@
 //! The machines are shared and noisy: a figure alone says little. So both sides take turns, round by round, and what
 //! is printed is the median of the rounds' ratios: noise that lasts longer than a round meets both.
 
+use std::path::Path;
 use std::time::Duration;
+
+use pillarbox::spool::{Options, SyncMode};
 
 /// Rounds of each side; `--test` makes one short round of each, which shows that the benchmark runs.
 const ROUNDS: usize = 21;
@@ -53,4 +56,18 @@ pub(crate) fn side_by_side(
     println!(
         "{name:<44} ratio {ratio:>5.2}   ({ours:>10.0} of {limit:>10.0} {unit}/s, {rounds} rounds)"
     );
+}
+
+/// A spool as in production, without limits.
+pub(crate) fn options(directory: &Path) -> Options {
+    Options {
+        directory: directory.join("spool"),
+        sync: SyncMode::Always,
+        cache_bytes: 32 << 20,
+        records_max: u64::MAX,
+        bytes_max: u64::MAX,
+        free_disk_min_bytes: 0,
+        keep_delivered: 10_000,
+        dedupe_window: 100_000,
+    }
 }

@@ -1,27 +1,21 @@
-//! The admin socket's connections and routes.
+//! The admin socket's routes.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::export::Export;
 use super::protocol::{Problem, Selection};
 use super::service::Service;
+use crate::socket;
 use crate::spool::{QuarantineId, ReadError};
 
 /// Operators at once; further ones wait.
@@ -30,61 +24,18 @@ pub(super) const CONNECTIONS_MAX: usize = 16;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// For a header or a body to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// For answers under way, once a shutdown began.
-const DRAIN: Duration = Duration::from_secs(4);
-/// After an error of `accept`.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves operators until `shutdown`.
-pub async fn serve(
-    listener: UnixListener,
-    service: Arc<Service>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = async {
-            let held = connections.clone().acquire_owned().await;
-            (held, listener.accept().await)
-        };
-        let (held, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            _ = shutdown.wait_for(|stop| *stop) => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "an operator's connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+    let limits = socket::Limits { connections_max: CONNECTIONS_MAX, header_timeout: READ_TIMEOUT };
+    let respond = move |request| {
         let service = service.clone();
-        let answer = service_fn(move |request| {
-            let service = service.clone();
-            async move { Ok::<_, Infallible>(answer(&service, request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(READ_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), answer);
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let _held = held;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "an operator's connection ended early");
-            }
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::warn!("operators' connections were closed before their requests had ended");
-    }
+        async move { answer(&service, request).await }
+    };
+    socket::serve(listener, limits, shutdown, respond).await;
 }
 
-/// An answer's body.
-type Answer = UnsyncBoxBody<Bytes, ReadError>;
+type Answer = Full<Bytes>;
 
 /// Why a request has no answer of its own.
 struct Refused(StatusCode, &'static str, String);
@@ -122,7 +73,12 @@ async fn route(
             Ok(json(&service.quarantine(from, limit, bodies).await?))
         }
         "/v1/quarantine/export" if get => {
-            let lines = Export::new(service.clone()).boxed_unsync();
+            let (from, limit, _) = page(request.uri().query().unwrap_or_default())?;
+            let mut lines = Vec::new();
+            for entry in service.quarantine(from, limit, true).await? {
+                serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
+                lines.push(b'\n');
+            }
             Ok(typed("application/x-ndjson", lines))
         }
         "/v1/quarantine/retry" if post => {
@@ -197,13 +153,11 @@ fn not_found(message: String) -> Refused {
 }
 
 fn json<T: Serialize>(value: &T) -> Response<Answer> {
-    let body = serde_json::to_vec(value).expect("numbers and text always encode");
-    let body = Full::new(Bytes::from(body)).map_err(|never| match never {});
-    typed("application/json", body.boxed_unsync())
+    typed("application/json", serde_json::to_vec(value).expect("numbers and text always encode"))
 }
 
-fn typed(content_type: &'static str, body: Answer) -> Response<Answer> {
-    let mut response = Response::new(body);
+fn typed(content_type: &'static str, body: Vec<u8>) -> Response<Answer> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -99,29 +99,11 @@ impl Client {
         Ok(answered.map_err(Failure::Unreachable)?.json()?)
     }
 
-    /// `GET`s a document of any length and hands it on piece by piece. It is whole when this returns.
-    pub(super) async fn stream(
-        &mut self,
-        path: &str,
-        mut take: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        let response = self.send(Method::GET, path, Bytes::new()).await;
-        let response = response.map_err(Failure::Unreachable)?;
-        let status = response.status().as_u16();
-        let mut body = response.into_body();
-        if status != 200 {
-            let body = body.collect().await.with_context(|| lost(&self.socket))?.to_bytes();
-            return Err(Answered { status, retry_after: None, body }.problem().into());
-        }
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .context("the daemon could not read everything")
-                .context(lost(&self.socket))?;
-            if let Some(data) = frame.data_ref() {
-                take(data).context("write")?;
-            }
-        }
-        Ok(())
+    /// `GET`s a document as it stands.
+    pub(super) async fn get_raw(&mut self, path: &str) -> Result<Bytes, Failure> {
+        let answered = self.request(Method::GET, path, Bytes::new(), Some(ANSWER_MAX)).await;
+        let answered = answered.map_err(Failure::Unreachable)?;
+        if answered.status == 200 { Ok(answered.body) } else { Err(answered.problem().into()) }
     }
 
     async fn send(

@@ -1,12 +1,13 @@
 //! `pillarbox quarantine`: what was set aside, and what becomes of it.
 
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
+use serde::Deserialize;
 
 use super::client::Client;
 use super::show::{self, BOLD, DIM, age, cell, number, pretty, printable, short_age};
@@ -261,38 +262,50 @@ fn described(entry: &QuarantineEntry, now: UnixMillis) -> String {
 
 /// Writes everything, or leaves what was there before: to a file that only its owner may read (Promise 8).
 async fn export(client: &mut Client, output: Option<&Path>) -> Result<(), Failure> {
-    let mut entries = 0;
     let Some(path) = output else {
-        let mut out = std::io::stdout().lock();
-        let written = client.stream(EXPORT, |lines| out.write_all(lines)).await;
+        let written = write_all(client, &mut std::io::stdout().lock()).await;
         return match written {
             // A reader such as `head` has seen enough.
             Err(Failure::Failed(error)) if is_broken_pipe(&error) => Ok(()),
-            written => written,
+            written => written.map(drop),
         };
     };
     let failed = || format!("write {}", path.display());
     let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file());
     if special {
         let mut out = fs::OpenOptions::new().write(true).open(path).with_context(failed)?;
-        client.stream(EXPORT, |lines| out.write_all(lines)).await?;
-        return Ok(());
+        return write_all(client, &mut out).await.map(drop);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut out =
-        tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(failed)?;
-    let written = client.stream(EXPORT, |lines| {
-        entries += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
-        out.write_all(lines)
-    });
-    written.await?;
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut out = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+    let entries = write_all(client, &mut out).await?;
     out.as_file().sync_all().with_context(failed)?;
     out.persist(path).with_context(failed)?;
     show::note(&format!("{} entries written", number(entries)));
     Ok(())
 }
 
-const EXPORT: &str = "/v1/quarantine/export";
+/// Writes every entry, page by page, as the daemon gives it; returns how many.
+async fn write_all(client: &mut Client, out: &mut impl Write) -> Result<u64, Failure> {
+    #[derive(Deserialize)]
+    struct Line {
+        id: QuarantineId,
+    }
+    let (mut from, mut entries) = (0, 0);
+    loop {
+        let path = format!("/v1/quarantine/export?from={from}&limit={PAGE}");
+        let page = client.get_raw(&path).await?;
+        let lines = page.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let Some(last) = lines.clone().next_back() else { break };
+        let last: Line = serde_json::from_slice(last).context("read the last entry of a page")?;
+        from = last.id.0 + 1;
+        entries += lines.count() as u64;
+        out.write_all(&page).context("write the entries")?;
+    }
+    out.flush().context("write the entries")?;
+    Ok(entries)
+}
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();

@@ -332,7 +332,8 @@ impl<U: Upstream> Forwarder<U> {
             self.pace.queue_remaining(answer.queue_remaining);
         }
         match verdict {
-            Verdict::Accepted(_) => self.pace.recover(),
+            // A rejection is an answer too: a long isolation must not stay at the pace of an old 429.
+            Verdict::Accepted(_) | Verdict::Rejected { .. } => self.pace.recover(),
             Verdict::Deferred { slow_down: true, .. } => self.pace.slow_down(),
             _ => {}
         }

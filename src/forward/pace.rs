@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// The slowest pace.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// Each 202 takes one part in so many off the interval.
+/// Each 202 or rejection takes one part in so many off the interval.
 const RECOVERY: u32 = 10;
 /// Below this the pace is back at its floor.
 const NEGLIGIBLE: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ impl Pace {
         self.interval = doubled.max(self.floor);
     }
 
-    /// A 202: a step back towards the floor.
+    /// A 202 or a rejection: a step back towards the floor.
     pub fn recover(&mut self) {
         let shorter = self.interval.saturating_sub(self.interval / RECOVERY);
         let at_floor = shorter <= self.floor.saturating_add(NEGLIGIBLE);

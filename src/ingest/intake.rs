@@ -227,10 +227,7 @@ impl Draft<'_> {
             },
             Err(error) => ("invalid_event".to_owned(), error.to_string()),
         };
-        let kind = item
-            .event
-            .as_ref()
-            .map_or_else(|_| String::new(), |event| event.kind.as_str().to_owned());
+        let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
         let first = self.append.items.len();
         let once = Some(Once::new(INVALID_SCOPE, item.raw));
         let entry = self.quarantine(once, kind, None, &reason, &detail, &body);

@@ -1,9 +1,9 @@
 //! The producers' socket: bounded requests in, answers out.
 //!
 //! ```text
-//! listener ──connection──▶ service ──body──▶ intake ──▶ event::parse ─▶ mapping ─▶ Spool::append
-//!                             ▲                                                       │
-//!                             └──────── answer, only after the commit ◀───────────────┘
+//! socket ──connection──▶ service ──body──▶ intake ──▶ event::parse ─▶ mapping ─▶ Spool::append
+//!                           ▲                                                       │
+//!                           └──────── answer, only after the commit ◀───────────────┘
 //! ```
 //!
 //! - Promise 1: a 200 is written only after `Spool::append` has returned, which means a flush.
@@ -14,7 +14,6 @@
 mod answer;
 mod counters;
 mod intake;
-mod listener;
 mod routes;
 mod service;
 
@@ -23,8 +22,7 @@ use std::time::Duration;
 pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
 pub use self::intake::{Intake, Integration, ReplayError};
-pub use self::listener::{bind, serve};
-pub use self::service::Service;
+pub use self::service::{Service, serve};
 
 /// What one request and one connection may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! One request: limits, body, route, answer.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +7,7 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Limits;
@@ -16,11 +16,23 @@ use super::counters::Counters;
 use super::intake::Intake;
 use super::routes::{self, Route};
 use crate::clock;
+use crate::socket;
 
 /// Bytes of bodies that may be in memory at once, over all connections; further requests wait to be read.
 const BODIES_BYTES_MAX: usize = 64 << 20;
 /// The budget of bodies is counted in units of this.
 const UNIT_BYTES: usize = 1024;
+
+/// Serves producers until `shutdown`, then lets their requests finish.
+pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+    let Limits { connections_max, read_timeout, .. } = service.limits;
+    let limits = socket::Limits { connections_max, header_timeout: read_timeout };
+    let answer = move |request| {
+        let service = service.clone();
+        async move { service.answer(request).await }
+    };
+    socket::serve(listener, limits, shutdown, answer).await;
+}
 
 /// Answers requests; shared by all connections.
 #[derive(Debug)]
@@ -45,29 +57,18 @@ impl Service {
         Service { intake, counters, limits, bodies: Semaphore::new(units), shutdown }
     }
 
-    /// The limits it keeps.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// Answers one request.
     ///
-    /// # Errors
-    /// Never.
     /// # Cancel safety
     /// A request whose future is dropped may have been stored: the producer got no answer and re-sends.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
-        Ok(match self.take(request).await {
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match self.take(request).await {
             Ok(response) => response,
             Err((refusal, allow)) => {
                 self.counters.refused(&refusal);
                 refused(&refusal, allow)
             }
-        })
+        }
     }
 
     async fn take(

@@ -180,6 +180,12 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// SIGTERM; returns the exit code, how long it took, and the log.
     pub(crate) fn stop(mut self) -> (Option<i32>, Duration, String) {
         let begun = Instant::now();

@@ -1,5 +1,6 @@
-//! The Unix socket: binding it, its connections, draining them.
+//! Unix sockets with HTTP/1.1: binding, connections and their limits, draining. Knows nothing of what is asked.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -8,19 +9,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
-
-use super::service::Service;
 
 /// How long requests under way may take to finish once a shutdown began.
 const DRAIN: Duration = Duration::from_secs(4);
 /// After an error of `accept` (too many open files): connections wait in the backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// What hyper buffers of one connection: also the longest header.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// What connections may take (Promise 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open at once; further ones wait in the socket's backlog.
+    pub connections_max: usize,
+    /// For a header to arrive; then the connection is closed, also an idle one.
+    pub header_timeout: Duration,
+}
 
 /// Binds a Unix socket at `path` with permission bits `mode`, replacing a socket that nobody answers on.
 ///
@@ -62,13 +76,17 @@ pub fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves connections until `shutdown`, then lets requests under way finish.
-pub async fn serve(
+/// Answers requests until `shutdown`, then lets those under way finish.
+pub async fn serve<A, F>(
     listener: UnixListener,
-    service: Arc<Service>,
+    limits: Limits,
     mut shutdown: watch::Receiver<bool>,
-) {
-    let connections = Arc::new(Semaphore::new(service.limits().connections_max));
+    answer: A,
+) where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let connections = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = async {
@@ -79,47 +97,34 @@ pub async fn serve(
             accepted = accepted => accepted,
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                let serving = connection(stream, &service, &graceful);
-                tokio::spawn(async move {
-                    let _held = held;
-                    serving.await;
-                });
-            }
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answered = answer(request);
+            async { Ok::<_, Infallible>(answered.await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            let _held = held;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were closed before their requests had ended");
-    }
-}
-
-fn connection(
-    stream: UnixStream,
-    service: &Arc<Service>,
-    graceful: &GracefulShutdown,
-) -> impl Future<Output = ()> + Send + 'static {
-    let answer = service_fn({
-        let service = service.clone();
-        move |request| {
-            let service = service.clone();
-            async move { service.answer(request).await }
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(service.limits().read_timeout)
-        .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), answer);
-    let connection = graceful.watch(connection);
-    async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a producer's connection ended early");
-        }
     }
 }
