@@ -103,6 +103,10 @@ struct Sender {
     bar: ProgressBar,
 }
 
+/// Connections that a batch may cost before it is suspected: a daemon that refuses a large body early closes while it is
+/// still being written, and its 413 is lost with the connection.
+const LOST_MAX: u32 = 3;
+
 /// How a batch ended.
 enum Ended {
     Taken(Taken),
@@ -169,15 +173,17 @@ impl Sender {
         let body = batch.body();
         let begun = Instant::now();
         let mut gone_since: Option<Instant> = None;
+        let mut lost = 0;
         let mut delay = DELAY_FIRST;
         loop {
             let (asked, why) = match self.post(&body).await {
                 Err(error) => {
                     gone_since.get_or_insert_with(Instant::now);
+                    lost += 1;
                     (None, format!("{error:#}"))
                 }
                 Ok(answered) => {
-                    gone_since = None;
+                    (gone_since, lost) = (None, 0);
                     match judge(answered.status, answered.retry_after, &answered.body) {
                         Meaning::Taken(taken) => return Ok(Ended::Taken(taken)),
                         Meaning::Refused(message) => return Ok(Ended::Refused(message)),
@@ -195,6 +201,12 @@ impl Sender {
             };
             if let Some(failure) = self.tired(begun, gone_since, &why) {
                 return Err(failure);
+            }
+            if lost >= LOST_MAX && self.is_alive().await {
+                let advice = "is it larger than ingest.max_request?";
+                return Ok(Ended::Refused(format!(
+                    "the daemon is well, but not with this ({advice}): {why}"
+                )));
             }
             if delay == DELAY_FIRST {
                 let note = format!("waiting for the daemon: {}", show::printable(&why));
@@ -220,6 +232,13 @@ impl Sender {
         } else {
             Failure::Failed(error)
         })
+    }
+
+    /// Whether the daemon answers to anything else: then it is the batch that it cannot stand.
+    async fn is_alive(&mut self) -> bool {
+        let Ok(mut client) = reconnect(&self.socket).await else { return false };
+        let health = client.request(Method::GET, "/health", bytes::Bytes::new(), Some(ANSWER_MAX));
+        health.await.is_ok_and(|answered| matches!(answered.status, 200 | 503))
     }
 
     async fn post(&mut self, body: &bytes::Bytes) -> anyhow::Result<Answered> {

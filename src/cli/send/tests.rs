@@ -51,6 +51,9 @@ impl Daemon {
         &self,
         request: Request<Incoming>,
     ) -> Result<Response<Full<Bytes>>, &'static str> {
+        if request.uri().path() == "/health" {
+            return Ok(Response::new(Full::default()));
+        }
         let body = request.into_body().collect().await.unwrap().to_bytes();
         *self.requests.lock().unwrap() += 1;
         let act = self.script.lock().unwrap().pop_front();
@@ -67,6 +70,9 @@ impl Daemon {
         }
         if body.windows(6).any(|window| window == b"poison") {
             return say(400, r#"{"code":"invalid_json","message":"poisoned"}"#.into());
+        }
+        if body.windows(5).any(|window| window == b"large") {
+            return Err("closed before the 413 could be read");
         }
         let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
         let (mut accepted, mut duplicate) = (0, 0);
@@ -144,6 +150,17 @@ async fn events_that_no_daemon_takes_cost_only_themselves() {
     let good = (0..230).filter(|number| ![0, 57, 58, 229].contains(number));
     assert_eq!(*daemon.stored.lock().unwrap(), ids(good));
     assert!(said.starts_with("226 accepted") && said.ends_with("4 invalid lines"), "{said}");
+}
+
+/// A body that costs the connection each time, while the daemon is well, is isolated as one that is answered 413.
+#[tokio::test]
+async fn an_event_whose_refusal_never_arrives_costs_only_itself() {
+    let mut lines = events(4);
+    lines[2] = r#"{"messageId":"large"}"#.to_owned();
+    let (daemon, said, ended) = sent(&lines, &[], None).await;
+    ended.unwrap();
+    assert_eq!(*daemon.stored.lock().unwrap(), ids([0, 1, 3]));
+    assert!(said.starts_with("3 accepted") && said.ends_with("1 invalid lines"), "{said}");
 }
 
 #[tokio::test]
