@@ -4,11 +4,19 @@
 //! | route | does |
 //! |---|---|
 //! | `GET /v1/status` | [`protocol::Status`] |
-//! | `GET /v1/quarantine?from=ID&limit=N[&bodies]` | entries from `ID` on, oldest first: a list of [`protocol::QuarantineEntry`] |
+//! | `GET /v1/quarantine?from=ID&limit=N[&bodies]` | entries from `ID` on, oldest first: a list of [`protocol::QuarantineEntry`]; a page may be shorter than asked for, and is empty only at the end |
+//! | `GET /v1/quarantine/ID` | one entry with its body, or 404 |
+//! | `GET /v1/quarantine/export?from=ID&limit=N` | such a page with bodies, an entry a line (NDJSON); who wants all goes on after the last line's `id` until a page is empty |
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
+//!
+//! Bounded (Promise 7): connections, bodies, the time in which a request must arrive, and the bytes of a page.
+
+#[cfg(test)]
+mod tests;
 
 pub mod protocol;
+mod release;
 mod service;
 mod socket;
 

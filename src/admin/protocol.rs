@@ -61,19 +61,51 @@ pub struct QuarantineEntry {
     pub bytes: usize,
     /// The `id` of the record or `messageId` of the event, as far as it can be read.
     pub record_id: Option<String>,
-    /// The record or event, byte for byte; only when asked for.
+    /// The record's `event_type`, or the event's name or type, as far as it can be read.
+    pub event_type: Option<String>,
+    /// The record or event, byte for byte (as a JSON string where it is no JSON); only when asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Box<RawValue>>,
 }
 
-/// Which entries.
+/// Which entries: `{"ids":[…]}` or `{"all":true}`, and nothing else: `{"all":false}` must not mean all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[serde(try_from = "SelectionBody", into = "SelectionBody")]
 pub enum Selection {
     /// These.
     Ids(Vec<QuarantineId>),
     /// Every one that is there when the request arrives.
-    All(bool),
+    All,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SelectionBody {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ids: Option<Vec<QuarantineId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    all: Option<bool>,
+}
+
+impl TryFrom<SelectionBody> for Selection {
+    type Error = &'static str;
+
+    fn try_from(body: SelectionBody) -> Result<Selection, &'static str> {
+        match body {
+            SelectionBody { ids: Some(ids), all: None } => Ok(Selection::Ids(ids)),
+            SelectionBody { ids: None, all: Some(true) } => Ok(Selection::All),
+            _ => Err("either ids or all must be given, and all must be true"),
+        }
+    }
+}
+
+impl From<Selection> for SelectionBody {
+    fn from(selection: Selection) -> SelectionBody {
+        match selection {
+            Selection::Ids(ids) => SelectionBody { ids: Some(ids), all: None },
+            Selection::All => SelectionBody { ids: None, all: Some(true) },
+        }
+    }
 }
 
 /// What a retry or a drop came to.
@@ -81,9 +113,18 @@ pub enum Selection {
 pub struct Released {
     /// Entries that left the quarantine.
     pub released: u64,
-    /// Entries that stayed, with the reason.
+    /// Entries that were asked for by their number and do not exist, or no longer.
+    pub gone: Vec<QuarantineId>,
+    /// Entries that stayed, with the reason; the first [`KEPT_MAX`].
     pub kept: Vec<Kept>,
+    /// Entries that stayed and are not in `kept`.
+    pub kept_more: u64,
+    /// Why the rest was not tried: the spool takes nothing any more.
+    pub stopped: Option<String>,
 }
+
+/// Entries that are told one by one when they stay.
+pub const KEPT_MAX: usize = 100;
 
 /// An entry that stayed in the quarantine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,4 +142,30 @@ pub struct Problem {
     pub code: String,
     /// What is wrong.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_never_means_more_than_it_says() {
+        let read = |text: &str| serde_json::from_str::<Selection>(text).ok();
+        for (text, selection) in [
+            (r#"{"all":true}"#, Some(Selection::All)),
+            (r#"{"ids":[1,7]}"#, Some(Selection::Ids(vec![QuarantineId(1), QuarantineId(7)]))),
+            (r#"{"ids":[]}"#, Some(Selection::Ids(vec![]))),
+            (r#"{"all":false}"#, None),
+            (r#"{"all":true,"ids":[1]}"#, None),
+            (r#"{"al":true}"#, None),
+            ("{}", None),
+            ("[1]", None),
+            (r#"{"ids":[-1]}"#, None),
+        ] {
+            assert_eq!(read(text), selection, "{text}");
+            if let Some(selection) = selection {
+                assert_eq!(serde_json::to_string(&selection).unwrap(), text);
+            }
+        }
+    }
 }

@@ -2,22 +2,25 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, Value};
 use tokio::sync::watch;
 
-use super::protocol::{IntegrationStatus, Kept, QuarantineEntry, Released, Selection, Status};
+use super::protocol::{IntegrationStatus, QuarantineEntry, Released, Selection, Status};
+use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
 use crate::forward::{Report, State};
 use crate::ingest::{Counters, Intake};
 use crate::spool::{
-    Append, AppendError, Content, Item, LaneId, LaneStats, Origin, QuarantineId, Quarantined,
-    ReadError, Spool,
+    Append, AppendError, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError, Spool,
 };
 
-/// Entries read at once.
-const PAGE: usize = 100;
+/// Entries in a page, at most.
+pub(super) const PAGE_ENTRIES: usize = 100;
+/// A page that holds this many bytes of bodies is closed.
+const PAGE_BYTES: usize = 4 << 20;
+/// Entries read at once: an event in the quarantine may be as large as a request.
+const READ_ENTRIES: usize = 8;
 
 /// An integration that is delivered.
 #[derive(Debug)]
@@ -88,7 +91,8 @@ impl Service {
         })
     }
 
-    /// Up to `limit` entries of the quarantine from `from` on.
+    /// Up to `limit` entries of the quarantine from `from` on, oldest first. Fewer when a page holds many bytes; none
+    /// only at the end.
     ///
     /// # Errors
     /// When the quarantine cannot be read.
@@ -98,110 +102,185 @@ impl Service {
         limit: usize,
         bodies: bool,
     ) -> Result<Vec<QuarantineEntry>, ReadError> {
-        let entries = self.spool.quarantine(from, limit.min(PAGE)).await?;
+        let entries = self.page(from, limit).await?;
         Ok(entries.into_iter().map(|(id, entry)| shown(id, entry, bodies)).collect())
+    }
+
+    /// One entry with its body.
+    ///
+    /// # Errors
+    /// When the quarantine cannot be read.
+    pub async fn quarantined(
+        &self,
+        id: QuarantineId,
+    ) -> Result<Option<QuarantineEntry>, ReadError> {
+        Ok(self.entry(id).await?.map(|entry| shown(id, entry, true)))
     }
 
     /// Takes entries in again: records go to the end of their lanes with their old ids, events through the mapping.
     ///
     /// # Errors
     /// When the quarantine cannot be read. What the spool refuses stays, and is listed.
+    /// # Cancel safety
+    /// Each entry is either queued or where it was.
     pub async fn retry(&self, selection: Selection) -> Result<Released, ReadError> {
-        self.release(selection, true).await
+        Release::run(self, selection, Whither::Queue).await
     }
 
     /// Removes entries for good.
     ///
     /// # Errors
     /// As [`Service::retry`].
+    /// # Cancel safety
+    /// Each entry is either removed or where it was.
     pub async fn drop_entries(&self, selection: Selection) -> Result<Released, ReadError> {
-        self.release(selection, false).await
+        Release::run(self, selection, Whither::Nowhere).await
     }
 
-    async fn release(&self, selection: Selection, again: bool) -> Result<Released, ReadError> {
-        let mut released = Released::default();
-        match selection {
-            Selection::Ids(ids) => {
-                for id in ids {
-                    let found = self.spool.quarantine(id, 1).await?;
-                    let found = found.into_iter().find(|(known, _)| *known == id);
-                    let ended = match found {
-                        Some((_, entry)) => self.release_one(id, entry, again).await,
-                        None => Err("there is no such entry".to_owned()),
-                    };
-                    released.count(id, ended);
-                }
-            }
-            Selection::All(_) => {
-                let mut from = QuarantineId(0);
-                // Entries that arrive meanwhile are later ones: only what is there now is gone through.
-                let mut left = self.spool.quarantine_count();
-                while left > 0 {
-                    let page = self.spool.quarantine(from, PAGE).await?;
-                    let Some((last, _)) = page.last() else { break };
-                    from = QuarantineId(last.0 + 1);
-                    for (id, entry) in page {
-                        released.count(id, self.release_one(id, entry, again).await);
-                        left = left.saturating_sub(1);
-                    }
-                }
-            }
-        }
-        Ok(released)
-    }
+    // ── for the release ──
 
-    async fn release_one(
+    /// Entries from `from` on, a few at a time until `limit` or [`PAGE_BYTES`] is reached.
+    pub(super) async fn page(
         &self,
-        id: QuarantineId,
-        entry: Quarantined,
-        again: bool,
-    ) -> Result<(), String> {
-        let mut append = Append { releases: vec![id], ..Append::default() };
-        if again {
-            match entry.origin {
-                Origin::Record { lane, record_type, .. } => {
-                    let record = Bytes::from(entry.body);
-                    let content =
-                        Content::Record { lane, record_type: Arc::from(record_type), record };
-                    append.items.push(Item { once: None, content });
-                }
-                Origin::Event { integration, .. } => {
-                    let replayed =
-                        self.intake.replay(&entry.body, integration.as_deref(), entry.at, id).await;
-                    return replayed.map_err(|error| error.to_string());
-                }
-            }
+        from: QuarantineId,
+        limit: usize,
+    ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
+        let limit = limit.min(PAGE_ENTRIES);
+        let (mut page, mut bytes, mut from) = (Vec::new(), 0, from);
+        while page.len() < limit && bytes < PAGE_BYTES {
+            let some = self.spool.quarantine(from, READ_ENTRIES.min(limit - page.len())).await?;
+            let Some((last, _)) = some.last() else { break };
+            from = QuarantineId(last.0 + 1);
+            bytes += some.iter().map(|(_, entry)| entry.body.len()).sum::<usize>();
+            page.extend(some);
         }
-        let appended: Result<_, AppendError> = self.spool.append(append).await;
-        appended.map(drop).map_err(|error| error.to_string())
+        Ok(page)
     }
-}
 
-impl Released {
-    fn count(&mut self, id: QuarantineId, ended: Result<(), String>) {
-        match ended {
-            Ok(()) => self.released += 1,
-            Err(message) => self.kept.push(Kept { id, message }),
-        }
+    pub(super) async fn entry(&self, id: QuarantineId) -> Result<Option<Quarantined>, ReadError> {
+        let found = self.spool.quarantine(id, 1).await?.into_iter().next();
+        Ok(found.filter(|(known, _)| *known == id).map(|(_, entry)| entry))
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.spool.quarantine_count()
+    }
+
+    /// Whether somebody delivers what is in `lane`.
+    pub(super) fn delivers(&self, lane: LaneId) -> bool {
+        self.integrations.iter().any(|known| known.lane == lane)
+    }
+
+    pub(super) fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
+    pub(super) async fn append(&self, append: Append) -> Result<(), AppendError> {
+        self.spool.append(append).await.map(drop)
     }
 }
 
 fn shown(id: QuarantineId, entry: Quarantined, bodies: bool) -> QuarantineEntry {
-    #[derive(Deserialize)]
-    struct Named {
-        #[serde(alias = "messageId")]
-        id: String,
-    }
     let bytes = entry.body.len();
-    let record_id = serde_json::from_slice::<Named>(&entry.body).ok().map(|named| named.id);
+    let named: Named = serde_json::from_slice(&entry.body).unwrap_or_default();
     let body = bodies.then(|| body_json(&entry.body));
+    let is_record = matches!(entry.origin, Origin::Record { .. });
+    let (record_id, event_type) = if is_record {
+        (named.id, named.event_type)
+    } else {
+        (named.message_id, named.event.or(named.name).or(named.kind))
+    };
+    let (record_id, event_type) = (text(record_id), text(event_type));
     let Quarantined { origin, reason, detail, status, at, .. } = entry;
-    QuarantineEntry { id, reason, detail, status, origin, at, bytes, record_id, body }
+    QuarantineEntry { id, reason, detail, status, origin, at, bytes, record_id, event_type, body }
+}
+
+/// What names a record or an event, whatever its members hold.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Named {
+    id: Option<Value>,
+    #[serde(rename = "event_type")]
+    event_type: Option<Value>,
+    message_id: Option<Value>,
+    event: Option<Value>,
+    name: Option<Value>,
+    #[serde(rename = "type")]
+    kind: Option<Value>,
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    match value? {
+        Value::String(text) if !text.is_empty() => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 /// The body as it stands; what is no JSON as a JSON string.
 fn body_json(body: &[u8]) -> Box<RawValue> {
-    let text = String::from_utf8_lossy(body).into_owned();
-    RawValue::from_string(text.clone())
-        .unwrap_or_else(|_| serde_json::value::to_raw_value(&text).expect("text always encodes"))
+    let text = String::from_utf8_lossy(body);
+    match serde_json::from_str::<&RawValue>(&text) {
+        // JSON has line breaks only between its tokens; one of them would break a line of NDJSON.
+        Ok(raw) if raw.get().contains(['\n', '\r']) => {
+            let line = raw.get().replace(['\n', '\r'], " ");
+            RawValue::from_string(line).expect("a space may stand where a line break stood")
+        }
+        Ok(raw) => raw.to_owned(),
+        Err(_) => serde_json::value::to_raw_value(&text).expect("text always encodes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Seq;
+
+    fn entry(origin: Origin, body: &str) -> QuarantineEntry {
+        let (reason, detail, body) = ("rejected".into(), "why".into(), body.into());
+        let at = UnixMillis(1);
+        shown(QuarantineId(1), Quarantined { origin, reason, detail, status: None, at, body }, true)
+    }
+
+    #[test]
+    fn a_body_is_shown_as_it_stands_on_one_line() {
+        for (body, json) in [
+            (
+                r#"{"b":79.00,"a":12345678901234567890123}"#,
+                r#"{"b":79.00,"a":12345678901234567890123}"#,
+            ),
+            ("{\n  \"a\":\r\n 1 }", r#"{   "a":   1 }"#),
+            ("{\"a\":", r#""{\"a\":""#),
+            ("", r#""""#),
+        ] {
+            assert_eq!(body_json(body.as_bytes()).get(), json);
+        }
+        assert_eq!(body_json(b"\xff").get(), "\"\u{fffd}\"");
+    }
+
+    #[test]
+    fn what_names_an_entry_is_found_whatever_else_it_holds() {
+        let record = || Origin::Record {
+            lane: LaneId(1),
+            integration: "uk".into(),
+            seq: Seq(1),
+            record_type: "custom_event".into(),
+        };
+        let event = || Origin::Event { kind: "track".into(), integration: None };
+        for (origin, body, id, event_type) in [
+            (record(), r#"{"id":"a","event_type":"page_view"}"#, Some("a"), Some("page_view")),
+            (record(), r#"{"id":7,"event_type":{}}"#, Some("7"), None),
+            (event(), r#"{"messageId":"m","type":"track","event":"Nap"}"#, Some("m"), Some("Nap")),
+            (event(), r#"{"messageId":"","type":"page","id":"x"}"#, None, Some("page")),
+            (event(), "[7]", None, None),
+            (event(), "no json", None, None),
+        ] {
+            let shown = entry(origin, body);
+            assert_eq!(
+                (shown.record_id.as_deref(), shown.event_type.as_deref()),
+                (id, event_type),
+                "{body}"
+            );
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::net::UnixListener;
@@ -19,7 +19,7 @@ use crate::socket;
 use crate::spool::{QuarantineId, ReadError};
 
 /// Operators at once; further ones wait.
-const CONNECTIONS_MAX: usize = 16;
+pub(super) const CONNECTIONS_MAX: usize = 16;
 /// A request's body: a list of ids.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// For a header or a body to arrive.
@@ -35,6 +35,8 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watc
     socket::serve(listener, limits, shutdown, respond).await;
 }
 
+type Answer = Full<Bytes>;
+
 /// Why a request has no answer of its own.
 struct Refused(StatusCode, &'static str, String);
 
@@ -44,49 +46,83 @@ impl From<ReadError> for Refused {
     }
 }
 
-async fn answer(service: &Service, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(service: &Arc<Service>, request: Request<Incoming>) -> Response<Answer> {
     match route(service, request).await {
-        Ok(body) => json(StatusCode::OK, body),
+        Ok(response) => response,
         Err(Refused(status, code, message)) => {
-            let body = encode(&Problem { code: code.to_owned(), message });
-            json(status, body)
+            let mut response = json(&Problem { code: code.to_owned(), message });
+            *response.status_mut() = status;
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+            }
+            response
         }
     }
 }
 
-async fn route(service: &Service, request: Request<Incoming>) -> Result<Vec<u8>, Refused> {
+async fn route(
+    service: &Arc<Service>,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Refused> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    match (&method, path.as_str()) {
-        (&Method::GET, "/v1/status") => Ok(encode(&service.status().await?)),
-        (&Method::GET, "/v1/quarantine") => {
-            let query = query(request.uri().query().unwrap_or_default());
-            let number = |key: &str, default: u64| match query.get(key) {
-                None => Ok(default),
-                Some(text) => {
-                    text.parse().map_err(|_| bad(format!("{key} must be a whole number")))
-                }
-            };
-            let (from, limit) = (QuarantineId(number("from", 0)?), number("limit", 100)?);
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            Ok(encode(&service.quarantine(from, limit, query.contains_key("bodies")).await?))
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match path.as_str() {
+        "/v1/status" if get => Ok(json(&service.status().await?)),
+        "/v1/quarantine" if get => {
+            let (from, limit, bodies) = page(request.uri().query().unwrap_or_default())?;
+            Ok(json(&service.quarantine(from, limit, bodies).await?))
         }
-        (&Method::POST, "/v1/quarantine/retry") => {
-            let selection = selection(request).await?;
-            Ok(encode(&service.retry(selection).await?))
+        "/v1/quarantine/export" if get => {
+            let (from, limit, _) = page(request.uri().query().unwrap_or_default())?;
+            let mut lines = Vec::new();
+            for entry in service.quarantine(from, limit, true).await? {
+                serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
+                lines.push(b'\n');
+            }
+            Ok(typed("application/x-ndjson", lines))
         }
-        (&Method::POST, "/v1/quarantine/drop") => {
-            let selection = selection(request).await?;
-            Ok(encode(&service.drop_entries(selection).await?))
+        "/v1/quarantine/retry" if post => {
+            Ok(json(&service.retry(selection(request).await?).await?))
         }
-        _ => Err(Refused(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            format!("no such route: {method} {path}"),
+        "/v1/quarantine/drop" if post => {
+            Ok(json(&service.drop_entries(selection(request).await?).await?))
+        }
+        "/v1/status"
+        | "/v1/quarantine"
+        | "/v1/quarantine/export"
+        | "/v1/quarantine/retry"
+        | "/v1/quarantine/drop" => Err(Refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            format!("{path} does not take {method}"),
         )),
+        _ => match path.strip_prefix("/v1/quarantine/").and_then(|id| id.parse().ok()) {
+            Some(id) if get => {
+                let entry = service.quarantined(QuarantineId(id)).await?;
+                entry
+                    .map(|entry| json(&entry))
+                    .ok_or_else(|| not_found(format!("there is no entry {id} in the quarantine")))
+            }
+            _ => Err(not_found(format!("no such route: {method} {path}"))),
+        },
     }
+}
+
+/// First id, limit, and whether bodies are wanted.
+fn page(query: &str) -> Result<(QuarantineId, usize, bool), Refused> {
+    let query = pairs(query);
+    let number = |key: &str, default: u64| match query.get(key) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| bad(format!("{key} must be a whole number"))),
+    };
+    let (from, limit) = (QuarantineId(number("from", 0)?), number("limit", 100)?);
+    Ok((from, usize::try_from(limit).unwrap_or(usize::MAX), query.contains_key("bodies")))
 }
 
 async fn selection(request: Request<Incoming>) -> Result<Selection, Refused> {
+    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(bad(format!("the body is over {BODY_BYTES_MAX} bytes")));
+    }
     let read = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
     let timed_out = || {
         Refused(
@@ -103,25 +139,25 @@ async fn selection(request: Request<Incoming>) -> Result<Selection, Refused> {
     })
 }
 
-fn query(text: &str) -> HashMap<String, String> {
+fn pairs(text: &str) -> HashMap<&str, &str> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
 }
 
 fn bad(message: String) -> Refused {
     Refused(StatusCode::BAD_REQUEST, "invalid_request", message)
 }
 
-fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).expect("numbers and text always encode")
+fn not_found(message: String) -> Refused {
+    Refused(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
+fn json<T: Serialize>(value: &T) -> Response<Answer> {
+    typed("application/json", serde_json::to_vec(value).expect("numbers and text always encode"))
+}
+
+fn typed(content_type: &'static str, body: Vec<u8>) -> Response<Answer> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

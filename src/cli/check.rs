@@ -1,13 +1,18 @@
 //! `pillarbox check`: everything that would stop the daemon, told before it starts.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt as _;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
+use hyper::Method;
 use rustix::fs::Access;
 
+use super::client::Client;
 use super::show::{self, GOOD, WARN};
 use super::{Configured, Failure};
 use crate::config::{self, Config};
@@ -22,6 +27,9 @@ pub(super) struct Check {
     #[arg(long)]
     effective: bool,
 }
+
+/// For a sign of life of what listens on a socket.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// What the checks found.
 #[derive(Default)]
@@ -43,7 +51,7 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
         show::line(&config.effective());
     }
     let mut found = Found::default();
-    let running = sockets(&config, &mut found);
+    let running = sockets(&config, &mut found).await;
     writable(&config.state_dir, "state_dir", &mut found);
     for integration in &config.integrations {
         if let Err(error) = HttpUpstream::new(&integration.forward, None) {
@@ -57,10 +65,12 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
         show::line(&format!("{WARN}note{WARN:#}  {note}"));
     }
     if found.faults.is_empty() {
-        let count = config.integrations.len();
+        let names: Vec<&str> =
+            config.integrations.iter().map(|known| known.name.as_str()).collect();
         show::line(&format!(
-            "{GOOD}ok{GOOD:#}    {}: {count} integration(s), nothing at fault",
-            source.file().display()
+            "{GOOD}ok{GOOD:#}    {}: nothing at fault; delivers to {}",
+            source.file().display(),
+            names.join(", ")
         ));
         return Ok(());
     }
@@ -70,29 +80,60 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
     Err(Failure::Said)
 }
 
-/// Checks both socket paths; `true` when a daemon answers on one.
-fn sockets(config: &Config, found: &mut Found) -> bool {
-    let mut running = false;
-    for (path, key) in
-        [(&config.ingest.socket, "[ingest] socket"), (&config.admin.socket, "[admin] socket")]
-    {
-        match fs::symlink_metadata(path) {
-            Ok(metadata) if !metadata.file_type().is_socket() => {
-                found.faults.push(format!(
-                    "{key}: {} exists and is no socket: remove it, or configure another path",
-                    path.display()
-                ));
-            }
-            Ok(_) if UnixStream::connect(path).is_ok() => running = true,
-            _ => writable(path.parent().unwrap_or(Path::new("/")), key, found),
-        }
-    }
+/// Checks both socket paths; `true` when a daemon answers.
+async fn sockets(config: &Config, found: &mut Found) -> bool {
+    let (ingest, admin) = (&config.ingest.socket, &config.admin.socket);
+    let ingest = socket(ingest, "[ingest] socket", "/health", found).await;
+    let admin = socket(admin, "[admin] socket", "/v1/status", found).await;
+    let running = ingest || admin;
     if running {
-        found.notes.push(
-            "a daemon answers on a socket: the spool, which it holds, was not looked at".to_owned(),
-        );
+        found
+            .notes
+            .push("pillarbox is running: the spool, which it holds, was not looked at".to_owned());
     }
     running
+}
+
+/// Checks one socket path; `true` when a daemon answers on it.
+async fn socket(path: &Path, key: &str, ask: &str, found: &mut Found) -> bool {
+    let shown = path.display();
+    let is_socket = fs::symlink_metadata(path).map(|metadata| metadata.file_type().is_socket());
+    match is_socket {
+        Ok(false) => {
+            found.faults.push(format!(
+                "{key}: {shown} exists and is no socket: remove it, or configure another path"
+            ));
+            return false;
+        }
+        Ok(true) => match UnixStream::connect(path) {
+            Ok(_) => {
+                let answers = answers(path, ask).await;
+                if !answers {
+                    found.faults.push(format!(
+                        "{key}: another program listens on {shown}: stop it, or configure another path"
+                    ));
+                }
+                return answers;
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                found.notes.push(format!(
+                    "{key}: {shown} may not be tried by this user: whether a daemon answers is not known"
+                ));
+            }
+            // A socket that a daemon left behind: the next one replaces it.
+            Err(_) => {}
+        },
+        Err(_) => {}
+    }
+    writable(path.parent().unwrap_or(Path::new("/")), key, found);
+    false
+}
+
+/// Whether what listens on `path` talks as the daemon does; a health of 503 is an answer as well.
+async fn answers(path: &Path, ask: &str) -> bool {
+    let Ok(mut client) = Client::connect(path).await else { return false };
+    let answered = client.request(Method::GET, ask, Bytes::new(), Some(ANSWER_MAX)).await;
+    answered.is_ok_and(|answered| matches!(answered.status, 200 | 503))
 }
 
 /// Checks that a directory can be written, or made.
@@ -124,6 +165,15 @@ async fn spool(config: &Config, found: &mut Found) {
         found.notes.push(format!("no spool yet in {}", config.spool.directory.display()));
         return;
     }
+    // Opening writes: what another user's files become then, the daemon might not be able to read.
+    let owner = fs::metadata(&config.spool.directory).map(|metadata| metadata.uid());
+    let me = rustix::process::geteuid().as_raw();
+    if let Some(owner) = owner.ok().filter(|owner| *owner != me) {
+        found.notes.push(format!(
+            "the spool was not looked at: it belongs to user {owner}; check as that user (sudo -u '#{owner}' pillarbox check)"
+        ));
+        return;
+    }
     let options = config.spool.clone();
     let opened = tokio::task::spawn_blocking(move || Spool::open(options, Drive::Thread)).await;
     match opened {
@@ -148,5 +198,58 @@ async fn spool(config: &Config, found: &mut Found) {
         }
         Ok(Err(error)) => found.faults.push(format!("{:#}", anyhow::Error::from(error))),
         Err(error) => found.faults.push(format!("the spool could not be opened: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    async fn checked(path: &Path) -> (bool, Vec<String>) {
+        let mut found = Found::default();
+        let running = socket(path, "[admin] socket", "/v1/status", &mut found).await;
+        (running, found.faults)
+    }
+
+    #[tokio::test]
+    async fn a_path_is_free_taken_or_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        assert_eq!(checked(&path).await, (false, vec![]), "nothing there");
+        fs::write(&path, "").unwrap();
+        let (_, faults) = checked(&path).await;
+        assert!(faults.len() == 1 && faults[0].contains("is no socket"), "{faults:?}");
+        fs::remove_file(&path).unwrap();
+
+        let listener = UnixListener::bind(&path).unwrap();
+        let stranger = std::thread::spawn(move || {
+            // The first connection is the look whether somebody listens at all.
+            (0..2).for_each(|_| drop(listener.accept().unwrap()));
+        });
+        let (running, faults) = checked(&path).await;
+        assert!(
+            !running && faults.len() == 1 && faults[0].contains("another program"),
+            "{faults:?}"
+        );
+        stranger.join().unwrap();
+        assert_eq!(checked(&path).await, (false, vec![]), "left behind");
+    }
+
+    #[test]
+    fn a_directory_is_one_or_can_be_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (path, faults, notes) in [
+            (folder.path().join("a/b"), 0, 1),
+            (folder.path().to_owned(), 0, 0),
+            (file.join("a"), 1, 0),
+        ] {
+            let mut found = Found::default();
+            writable(&path, "state_dir", &mut found);
+            assert_eq!((found.faults.len(), found.notes.len()), (faults, notes), "{path:?}");
+        }
     }
 }

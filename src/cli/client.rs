@@ -2,13 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, RETRY_AFTER};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,9 @@ use tokio::net::UnixStream;
 
 use super::Failure;
 use crate::admin::protocol::Problem;
+
+/// For an answer that needs no waiting.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// A connection to a socket of the daemon.
 pub(super) struct Client {
@@ -49,55 +54,88 @@ impl Client {
         Ok(Client { socket: socket.to_owned(), sender })
     }
 
-    /// Sends one request and reads the whole answer.
+    /// Whether the daemon has not closed the connection, as far as is known.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// Sends one request and reads the whole answer, which must have come within `patience`.
     pub(super) async fn request(
         &mut self,
         method: Method,
         path: &str,
         body: Bytes,
+        patience: Option<Duration>,
     ) -> anyhow::Result<Answered> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, "pillarbox")
-            .body(Full::new(body))?;
-        let lost = || format!("the daemon on {} closed the connection", self.socket.display());
-        self.sender.ready().await.with_context(lost)?;
-        let response = self.sender.send_request(request).await.with_context(lost)?;
-        let status = response.status().as_u16();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.into_body().collect().await.with_context(lost)?.to_bytes();
-        Ok(Answered { status, retry_after, body })
+        let shown = self.socket.display().to_string();
+        let answered = async {
+            let response = self.send(method, path, body).await?;
+            let status = response.status().as_u16();
+            let retry_after = response.headers().get(RETRY_AFTER);
+            let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+            let body = response.into_body().collect().await.with_context(|| lost(&self.socket))?;
+            Ok(Answered { status, retry_after, body: body.to_bytes() })
+        };
+        let Some(patience) = patience else { return answered.await };
+        tokio::time::timeout(patience, answered).await.unwrap_or_else(|_| {
+            Err(anyhow!("the daemon on {shown} has not answered within {} s", patience.as_secs()))
+        })
     }
 
     /// `GET`s a JSON document.
-    pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
-        let answered = self.request(Method::GET, path, Bytes::new()).await?;
-        answered.json()
+    pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
+        let answered = self.request(Method::GET, path, Bytes::new(), Some(ANSWER_MAX)).await;
+        Ok(answered.map_err(Failure::Unreachable)?.json()?)
     }
 
-    /// `POST`s a JSON document and reads one.
+    /// `POST`s a JSON document and reads one, however long that takes.
     pub(super) async fn post<T: DeserializeOwned>(
         &mut self,
         path: &str,
         body: &impl Serialize,
-    ) -> anyhow::Result<T> {
-        let answered =
-            self.request(Method::POST, path, Bytes::from(serde_json::to_vec(body)?)).await?;
-        answered.json()
+    ) -> Result<T, Failure> {
+        let body = Bytes::from(serde_json::to_vec(body).context("write the request")?);
+        let answered = self.request(Method::POST, path, body, None).await;
+        Ok(answered.map_err(Failure::Unreachable)?.json()?)
+    }
+
+    /// `GET`s a document as it stands.
+    pub(super) async fn get_raw(&mut self, path: &str) -> Result<Bytes, Failure> {
+        let answered = self.request(Method::GET, path, Bytes::new(), Some(ANSWER_MAX)).await;
+        let answered = answered.map_err(Failure::Unreachable)?;
+        if answered.status == 200 { Ok(answered.body) } else { Err(answered.problem().into()) }
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let request = Request::builder().method(method).uri(path).header(HOST, "pillarbox");
+        let request = request.body(Full::new(body))?;
+        self.sender.ready().await.with_context(|| lost(&self.socket))?;
+        self.sender.send_request(request).await.with_context(|| lost(&self.socket))
     }
 }
 
+fn lost(socket: &Path) -> String {
+    format!("the daemon on {} closed the connection", socket.display())
+}
+
 impl Answered {
+    fn problem(&self) -> anyhow::Error {
+        let problem = serde_json::from_slice::<Problem>(&self.body);
+        let message = problem.map_or_else(
+            |_| String::from_utf8_lossy(&self.body).into_owned(),
+            |problem| problem.message,
+        );
+        anyhow!("the daemon answered {}: {message}", self.status)
+    }
+
     fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         if self.status != 200 {
-            let problem = serde_json::from_slice::<Problem>(&self.body);
-            let message = problem.map_or_else(
-                |_| String::from_utf8_lossy(&self.body).into_owned(),
-                |problem| problem.message,
-            );
-            return Err(anyhow!("the daemon answered {}: {message}", self.status));
+            return Err(self.problem());
         }
         serde_json::from_slice(&self.body)
             .context("the daemon's answer is not understood: is it of another version?")
@@ -108,10 +146,10 @@ impl Answered {
 fn unreachable(socket: &Path, error: &io::Error) -> Failure {
     let advice = match error.kind() {
         io::ErrorKind::NotFound => {
-            "no such socket: is the daemon running? Name its configuration with --config, or start it: pillarbox run"
+            "no such socket: is the daemon running? Name its configuration with --config or its socket with --socket, or start it: pillarbox run"
         }
         io::ErrorKind::PermissionDenied => {
-            "permission denied: run this as the daemon's user or as root"
+            "permission denied: run this as the daemon's user or as root; for the ingest socket, membership of its group will do"
         }
         io::ErrorKind::ConnectionRefused => "nobody answers: the daemon is not running",
         _ => "the daemon is not reachable",

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
-use super::show::{self, DIM, WARN};
+use super::show::{self, DIM, WARN, printable};
 use super::{Configured, Failure};
 use crate::clock;
 use crate::config;
@@ -51,7 +51,12 @@ pub(super) fn run(args: &Map) -> Result<(), Failure> {
             vec![("default".to_owned(), Rules::new(Preset::Default, Vec::new()))]
         }
         None => {
-            let config = config::load(&args.configured.source())?;
+            let config = config::load(&args.configured.source()).map_err(|mut faults| {
+                if let Some(last) = faults.0.last_mut() {
+                    last.message.push_str(" (`map --preset retail` needs no configuration)");
+                }
+                faults
+            })?;
             config
                 .integrations
                 .into_iter()
@@ -93,19 +98,24 @@ impl Mapper {
         let enveloped = text.starts_with('[') || is_batch(&text);
         let text = if enveloped { text } else { format!("[{text}]") };
         match batch(&text, clock::now()) {
-            Ok(events) => events.iter().for_each(|item| self.item(line, &item)),
+            Ok(events) => {
+                for (number, item) in (1..).zip(events.iter()) {
+                    let event = if enveloped { format!(", event {number}") } else { String::new() };
+                    self.item(&format!("line {line}{event}"), &item);
+                }
+            }
             Err(error) => self.fault(&format!("line {line}: {error}")),
         }
     }
 
-    fn item(&mut self, line: usize, item: &BatchItem<'_>) {
+    fn item(&mut self, place: &str, item: &BatchItem<'_>) {
         match &item.event {
-            Ok(event) => self.event(line, event),
-            Err(error) => self.fault(&format!("line {line}: invalid: {error}")),
+            Ok(event) => self.event(place, event),
+            Err(error) => self.fault(&format!("{place}: invalid: {error}")),
         }
     }
 
-    fn event(&mut self, line: usize, event: &Event<'_>) {
+    fn event(&mut self, place: &str, event: &Event<'_>) {
         let (user, anonymous) = identity_keys(event);
         let stored = |key: Option<String>| self.identities.get(&key?).map(Vec::as_slice);
         let identity = Identity { user: stored(user), anonymous: stored(anonymous) };
@@ -142,16 +152,16 @@ impl Mapper {
         said.dedup();
         for (fault, text) in said {
             if fault {
-                self.fault(&format!("line {line}: {text}"));
+                self.fault(&format!("{place}: {text}"));
             } else {
-                show::note(&format!("{WARN}line {line}{WARN:#}: {text}"));
+                show::note(&format!("{WARN}{place}{WARN:#}: {text}"));
             }
         }
     }
 
     fn fault(&mut self, text: &str) {
         self.faults += 1;
-        show::problem(text);
+        show::problem(&printable(text));
     }
 }
 

@@ -11,12 +11,12 @@ mod show;
 mod simulate;
 mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Faults, Source};
+use crate::config::{self, Fault, Faults, Source};
 
 /// Durable store-and-forward of retail events: takes them over a Unix socket, answers once they are on stable
 /// storage, and delivers them in order to Ometria.
@@ -81,13 +81,42 @@ pub(super) struct Configured {
     #[arg(short, long, global = true, value_name = "FILE", env = "PILLARBOX_CONFIG")]
     config: Option<PathBuf>,
     /// Override a key, such as spool.sync=500ms or integration.uk.linger=1s
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<String>,
 }
 
 impl Configured {
     fn source(&self) -> Source {
         Source::of_process(self.config.clone(), self.set.clone())
+    }
+
+    /// The operators' socket: as given, else as configured.
+    fn admin_socket(&self, given: Option<&Path>) -> Result<PathBuf, Failure> {
+        given.map_or_else(|| Ok(self.sockets()?.1), |given| Ok(given.to_owned()))
+    }
+
+    /// The producers' socket: as given, else as configured.
+    fn ingest_socket(&self, given: Option<&Path>) -> Result<PathBuf, Failure> {
+        given.map_or_else(|| Ok(self.sockets()?.0), |given| Ok(given.to_owned()))
+    }
+
+    /// Ingest and admin socket. A configuration at fault elsewhere will do, and so will none; but a file that was named
+    /// and cannot be read would silently lead to another daemon.
+    fn sockets(&self) -> Result<(PathBuf, PathBuf), Failure> {
+        if let Some(file) = &self.config
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let place = file.display().to_string();
+            return Err(Faults(vec![Fault { place, message: error.to_string() }]).into());
+        }
+        Ok(config::sockets(&self.source()))
+    }
+}
+
+fn key_and_value(text: &str) -> Result<String, &'static str> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err("must be KEY=VALUE, such as spool.sync=500ms"),
     }
 }
 
@@ -121,12 +150,12 @@ impl Failure {
     fn report(self) -> ExitCode {
         match self {
             Failure::Failed(error) => {
-                show::problem(&format!("{error:#}"));
+                show::problem(&show::printable(&format!("{error:#}")));
                 ExitCode::from(1)
             }
             Failure::Said => ExitCode::from(1),
             Failure::Unreachable(error) => {
-                show::problem(&format!("{error:#}"));
+                show::problem(&show::printable(&format!("{error:#}")));
                 ExitCode::from(69)
             }
             Failure::Configuration(faults) => {
@@ -197,6 +226,37 @@ mod tests {
         for sub in command.get_subcommands() {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("pillarbox"), "{} has no example", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn a_socket_is_found_in_the_order_flag_configuration_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.toml");
+        // The key file cannot be read, and another key is wrong: neither matters to reach a daemon.
+        let text = "nonsense = 1\n[admin]\nsocket = \"/a\"\n[[integration]]\nname = \"uk\"\napi_key_file = \"/nowhere\"\n";
+        std::fs::write(&file, text).unwrap();
+        let socket = |config: Option<PathBuf>, set: &[&str], given: Option<&str>| {
+            let set = set.iter().map(|text| (*text).to_owned()).collect();
+            Configured { config, set }.admin_socket(given.map(Path::new))
+        };
+        let is = |path: &str, found: Result<PathBuf, Failure>| {
+            assert_eq!(found.unwrap(), Path::new(path));
+        };
+        is("/g", socket(Some(file.clone()), &[], Some("/g")));
+        is("/a", socket(Some(file.clone()), &[], None));
+        is("/s", socket(Some(file), &["admin.socket=/s"], None));
+        let missing = Some(folder.path().join("missing"));
+        is("/g", socket(missing.clone(), &[], Some("/g")));
+        assert!(matches!(socket(missing, &[], None), Err(Failure::Configuration(_))));
+    }
+
+    #[test]
+    fn what_is_no_key_and_value_is_a_usage_error() {
+        for (text, good) in
+            [("a.b=1", true), ("a=", true), ("=1", false), ("a", false), (" =1", false)]
+        {
+            assert_eq!(key_and_value(text).is_ok(), good, "{text:?}");
         }
     }
 }

@@ -27,7 +27,8 @@ fn start_log(format: LogFormat) -> anyhow::Result<()> {
     match format {
         LogFormat::Text => {
             let lines = tracing_subscriber::fmt::layer();
-            let colour = std::io::stderr().is_terminal();
+            let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colour = wanted && std::io::stderr().is_terminal();
             registry
                 .with(lines.with_writer(std::io::stderr).with_ansi(colour).with_target(false))
                 .try_init()

@@ -1,26 +1,33 @@
 //! `pillarbox status`: queue, state and cause of each integration.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anstyle::Style;
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
 
 use super::client::Client;
-use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, age, number};
+use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, age, number, printable};
 use super::{Configured, Failure};
 use crate::admin::protocol::{self, IntegrationStatus};
-use crate::config;
+use crate::clock::UnixMillis;
 use crate::forward::State;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
     configured: Configured,
+    /// The daemon's admin socket [default: that of the configuration]
+    #[arg(long, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
+    socket: Option<PathBuf>,
     /// For machines
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(status: &Status) -> Result<(), Failure> {
-    let (_, admin) = config::sockets(&status.configured.source());
+    let admin = status.configured.admin_socket(status.socket.as_deref())?;
     let mut client = Client::connect(&admin).await?;
     let read: protocol::Status = client.get("/v1/status").await?;
     if status.json {
@@ -36,12 +43,29 @@ fn text(status: &protocol::Status) -> String {
     let up = age(status.started_at.age(status.now));
     let health = match &status.refusing {
         None => format!("{GOOD}accepting{GOOD:#}"),
-        Some(reason) => format!("{BAD}refusing producers{BAD:#}: {reason}"),
+        Some(reason) => format!("{BAD}refusing producers{BAD:#}: {}", printable(reason)),
     };
-    let text = format!(
+    let head = format!(
         "{BOLD}pillarbox {}{BOLD:#}, pid {}, up {up}: {health}",
         status.version, status.pid
     );
+    let mut parts = vec![head, table(status)];
+    let causes = status.integrations.iter().flat_map(|known| causes(known, status.now));
+    let causes: Vec<String> = causes.collect();
+    if !causes.is_empty() {
+        parts.push(causes.join("\n"));
+    }
+    if status.quarantined > 0 {
+        let count = number(status.quarantined);
+        parts.push(format!(
+            "{WARN}quarantine{WARN:#}: {count} set aside; `pillarbox quarantine list` shows them"
+        ));
+    }
+    parts.push(format!("{DIM}{}{DIM:#}", ingest(status)));
+    parts.join("\n\n")
+}
+
+fn table(status: &protocol::Status) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
@@ -51,83 +75,143 @@ fn text(status: &protocol::Status) -> String {
         "oldest",
         "delivered",
         "quarantined",
-        "last answer",
+        "answer",
     ]);
-    for column in [2, 3, 4, 5] {
-        if let Some(column) = table.column_mut(column) {
+    for known in &status.integrations {
+        let lane = &known.lane;
+        let oldest = lane.oldest_at.map(|at| age(at.age(status.now)));
+        let answer = known.report.last_status.map(|status| status.to_string());
+        table.add_row([
+            known.name.clone(),
+            state(known).0.to_owned(),
+            number(lane.queued_records),
+            oldest.unwrap_or_else(|| "-".to_owned()),
+            number(lane.delivered),
+            number(lane.quarantined),
+            answer.unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if (2..=5).contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    for integration in &status.integrations {
-        let lane = &integration.lane;
-        let oldest = lane.oldest_at.map_or_else(|| "-".to_owned(), |at| age(at.age(status.now)));
-        let last = integration
-            .report
-            .last_status
-            .map_or_else(|| "-".to_owned(), |status| status.to_string());
-        table.add_row([
-            integration.name.clone(),
-            word(integration).to_owned(),
-            number(lane.queued_records),
-            oldest,
-            number(lane.delivered),
-            number(lane.quarantined),
-            last,
-        ]);
+    // The table counts every character: colour comes last, on the first word after the name.
+    let lines = show::trimmed(&table.to_string());
+    let mut lines = lines.lines().map(str::to_owned);
+    let mut shown: Vec<String> = lines.next().into_iter().collect();
+    for (line, known) in lines.zip(&status.integrations) {
+        let (word, style) = state(known);
+        let (name, rest) = line.split_at(known.name.len());
+        shown.push(format!("{name}{}", rest.replacen(word, &format!("{style}{word}{style:#}"), 1)));
     }
-    let mut parts = vec![text, table.to_string()];
-    for integration in &status.integrations {
-        if !integration.report.cause.is_empty() {
-            let style = if held(integration.report.state) { BAD } else { WARN };
-            let (name, cause) = (&integration.name, &integration.report.cause);
-            let next = integration.report.next_try_at.map(|at| age(status.now.age(at)));
-            let next = next.map_or_else(String::new, |next| format!("; next try in {next}"));
-            parts.push(format!("{style}{name}{style:#}: {cause}{next}"));
+    shown.join("\n")
+}
+
+/// What an operator should know of an integration, a line each; nothing when all is well.
+fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
+    let (name, lane, report) = (&known.name, &known.lane, &known.report);
+    let mut causes = Vec::new();
+    if !report.cause.is_empty() {
+        let style = state(known).1;
+        let next = report.next_try_at.map(|at| format!("; next try in {}", age(now.age(at))));
+        let next = next.unwrap_or_default();
+        causes.push(format!("{style}{name}{style:#}: {}{next}", printable(&report.cause)));
+    }
+    if known.endpoint.is_none() && lane.queued_records > 0 {
+        let (records, size) = (number(lane.queued_records), show::bytes(lane.queued_bytes));
+        causes.push(format!(
+            "{WARN}{name}{WARN:#}: {records} records ({size}) wait and nobody delivers them: configure it again"
+        ));
+    }
+    for (count, what) in [
+        (
+            report.records_rejected,
+            "named as rejected in the answers of its 202s: `pillarbox quarantine list`",
+        ),
+        (lane.withheld, "withheld: consent was revoked"),
+        (lane.erased, "erased on request"),
+    ] {
+        if count > 0 {
+            causes.push(format!("{name}: {} {what}", number(count)));
         }
     }
+    causes
+}
+
+/// What came in since the start.
+fn ingest(status: &protocol::Status) -> String {
     let counts = &status.ingest;
-    let dropped: u64 = counts.events_dropped.values().sum();
-    parts.push(format!(
-        "{DIM}events since the start: {} accepted, {} dropped, {} seen before, {} quarantined; {} entries in the quarantine{DIM:#}",
+    let listed = |reasons: &BTreeMap<String, u64>| {
+        let listed: Vec<String> =
+            reasons.iter().map(|(reason, count)| format!("{reason} {}", number(*count))).collect();
+        if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) }
+    };
+    let sum = |reasons: &BTreeMap<String, u64>| number(reasons.values().sum());
+    format!(
+        "since the start: {} requests answered, {} refused{}\n\
+         events: {} accepted, {} seen before, {} quarantined, {} dropped{}",
+        number(counts.requests),
+        sum(&counts.requests_refused),
+        listed(&counts.requests_refused),
         number(counts.events_accepted),
-        number(dropped),
         number(counts.events_duplicate),
         number(counts.events_quarantined),
-        number(status.quarantined),
-    ));
-    parts.join("\n\n")
+        sum(&counts.events_dropped),
+        listed(&counts.events_dropped),
+    )
 }
 
-fn held(state: State) -> bool {
-    matches!(state, State::Unauthorized | State::Held | State::Storm | State::Damaged)
-}
-
-fn word(integration: &IntegrationStatus) -> &'static str {
-    if integration.endpoint.is_none() {
-        return "not configured";
+/// The state in a word or two, and how serious it is.
+fn state(known: &IntegrationStatus) -> (&'static str, Style) {
+    if known.report.state == State::Damaged {
+        return ("damaged", BAD);
     }
-    match integration.report.state {
-        State::Idle => "idle",
-        State::Pushing => "delivering",
-        State::Isolating => "isolating",
-        State::Retrying => "retrying",
-        State::Unauthorized => "unauthorized",
-        State::Held => "held",
-        State::Storm => "held (storm)",
-        State::Damaged => "damaged",
+    if known.endpoint.is_none() {
+        return ("not configured", WARN);
+    }
+    match known.report.state {
+        State::Idle => ("idle", GOOD),
+        State::Pushing => ("delivering", GOOD),
+        State::Isolating => ("isolating", WARN),
+        State::Retrying => ("retrying", WARN),
+        State::Unauthorized => ("unauthorized", BAD),
+        State::Held => ("held", BAD),
+        State::Storm => ("held (storm)", BAD),
+        State::Damaged => ("damaged", BAD),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
     use crate::forward::Report;
     use crate::spool::LaneStats;
 
-    #[test]
-    fn a_held_integration_says_why_and_when() {
-        let status = protocol::Status {
+    fn known(name: &str, state: State, cause: &str) -> IntegrationStatus {
+        IntegrationStatus {
+            name: name.into(),
+            endpoint: Some("https://x/".into()),
+            lane: LaneStats {
+                queued_records: 1_234_567,
+                queued_bytes: 5 << 20,
+                oldest_at: Some(UnixMillis(0)),
+                delivered: 12_345_678,
+                ..LaneStats::default()
+            },
+            report: Report {
+                state,
+                cause: cause.into(),
+                next_try_at: Some(UnixMillis(3_660_000)),
+                last_status: Some(403),
+                ..Report::default()
+            },
+        }
+    }
+
+    fn of(integrations: Vec<IntegrationStatus>) -> protocol::Status {
+        protocol::Status {
             version: "1".into(),
             pid: 7,
             started_at: UnixMillis(0),
@@ -135,31 +219,71 @@ mod tests {
             refusing: None,
             quarantined: 0,
             ingest: crate::ingest::Counts::default(),
-            integrations: vec![IntegrationStatus {
-                name: "uk".into(),
-                endpoint: Some("https://x/".into()),
-                lane: LaneStats {
-                    queued_records: 12_345,
-                    oldest_at: Some(UnixMillis(0)),
-                    ..LaneStats::default()
-                },
-                report: Report {
-                    state: State::Unauthorized,
-                    cause: "403: generate a Data API key".into(),
-                    next_try_at: Some(UnixMillis(3_660_000)),
-                    ..Report::default()
-                },
-            }],
-        };
-        let text = anstream::adapter::strip_str(&text(&status)).to_string();
+            integrations,
+        }
+    }
+
+    fn plain(status: &protocol::Status) -> String {
+        anstream::adapter::strip_str(&text(status)).to_string()
+    }
+
+    #[test]
+    fn a_held_integration_says_why_and_when() {
+        let text =
+            plain(&of(vec![known("uk", State::Unauthorized, "403: generate a Data API key")]));
         for part in [
             "up 1 h: accepting",
             "unauthorized",
-            "12,345",
+            "1,234,567",
             "uk: 403: generate a Data API key; next try in 1 min",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        assert!(text.lines().take(5).all(|line| line.trim_end().chars().count() <= 80), "{text}");
+        assert!(text.lines().take(5).all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn the_state_is_coloured_and_the_name_never() {
+        let text = text(&of(vec![
+            known("idle", State::Idle, ""),
+            known("held", State::Held, "404: the endpoint is wrong"),
+        ]));
+        assert!(text.contains(&format!("{GOOD}idle{GOOD:#}")), "{text:?}");
+        assert!(text.contains(&format!("{BAD}held{BAD:#}")), "{text:?}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("idle ")).count(), 1, "{text:?}");
+    }
+
+    #[test]
+    fn everything_that_did_not_end_as_delivered_is_told() {
+        let mut old = known("old", State::Idle, "");
+        old.endpoint = None;
+        let mut uk = known("uk", State::Idle, "");
+        uk.report.records_rejected = 4;
+        (uk.lane.withheld, uk.lane.erased) = (5, 6);
+        let mut status = of(vec![uk, old]);
+        status.quarantined = 9;
+        status.refusing = Some("the spool is full".into());
+        status.ingest.requests_refused.insert("spool_full".into(), 3);
+        status.ingest.events_dropped.insert("no_mapping".into(), 1000);
+        let text = plain(&status);
+        for part in [
+            "refusing producers: the spool is full",
+            "not configured",
+            "old: 1,234,567 records (5.0 MiB) wait and nobody delivers them: configure it again",
+            "uk: 4 named as rejected",
+            "uk: 5 withheld",
+            "uk: 6 erased",
+            "quarantine: 9 set aside",
+            "3 refused (spool_full 3)",
+            "1,000 dropped (no_mapping 1,000)",
+        ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_upstream_said_cannot_drive_the_terminal() {
+        let text = plain(&of(vec![known("uk", State::Held, "404: \u{1b}]0;x\u{7}")]));
+        assert!(text.contains(r"404: \u{1b}]0;x\u{7}"), "{text:?}");
     }
 }
