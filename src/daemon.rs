@@ -43,12 +43,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
     loop {
         tokio::select! {
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            biased; // a hangup that comes with a stop is answered first
             _ = hangup.recv() => {
                 tracing::warn!("SIGHUP: this version reads its configuration only when it starts; restart it");
                 continue;
             }
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             failed = daemon.failed() => {
                 // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
                 std::mem::forget(daemon);

@@ -159,7 +159,11 @@ impl Intake {
         if let Some((_, detail)) = draft.add(event, item.raw) {
             return Err(invalid(detail));
         }
-        draft.append.items.retain(|item| matches!(item.content, Content::Record { .. }));
+        if let Some(Planned::Dropped(reason)) = draft.events.first() {
+            return Err(invalid(format!(
+                "it would be dropped ({reason}): drop it, or change the mapping"
+            )));
+        }
         draft.append.items.iter_mut().for_each(|item| item.once = None); // asked for by an operator
         draft.append.releases.push(release);
         self.spool.append(draft.append).await?;
