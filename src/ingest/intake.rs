@@ -355,3 +355,45 @@ impl From<BodyError> for Refusal {
         Refusal::new(error.code(), error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::Preset;
+    use crate::spool::{Drive, Options, SyncMode};
+
+    /// Promise 6: an operator's retry never ends an event in silence.
+    #[tokio::test]
+    async fn a_retry_that_would_drop_the_event_keeps_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = Options {
+            directory: directory.path().join("spool"),
+            sync: SyncMode::Always,
+            cache_bytes: 8 << 20,
+            records_max: 100,
+            bytes_max: 1 << 20,
+            free_disk_min_bytes: 0,
+            keep_delivered: 0,
+            dedupe_window: 10,
+        };
+        let spool = Spool::open(options, Drive::Thread).unwrap();
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let rules = Rules::new(Preset::Retail, Vec::new());
+        let integration = Integration { name: "uk".to_owned(), lane, rules };
+        let intake = Intake::new(spool.clone(), vec![integration]);
+        let (now, id) = (UnixMillis(0), QuarantineId(1));
+        let taken = intake.batch(br#"[{"type":"track"}]"#, now).await.unwrap();
+        assert_eq!((taken.quarantined, spool.quarantine_count()), (1, 1));
+        for (body, why) in [
+            (&br#"{"type":"track"}"#[..], "event is missing"),
+            (br#"{"type":"track","event":"Nap Taken"}"#, "it would be dropped (no_mapping)"),
+        ] {
+            let error = intake.replay(body, None, now, id).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+            assert_eq!(spool.quarantine_count(), 1);
+        }
+        intake.replay(br#"{"type":"page"}"#, None, now, id).await.unwrap();
+        assert_eq!((spool.quarantine_count(), *spool.newest(lane).borrow()), (0, 1));
+        spool.close().await;
+    }
+}
