@@ -1,14 +1,17 @@
 //! Raw values → [`Config`]: types, bounds, and the rules between keys.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hyper::Uri;
 use secrecy::SecretString;
 
-use super::document::{Document, Override, Section};
+use super::document::{Document, Override};
 use super::faults::{Collector, Faults, Place};
+use super::section::Section;
 use super::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::forward::push::is_loopback;
 use crate::forward::{RetryPolicy, Settings};
@@ -19,17 +22,20 @@ use crate::spool::{Options, SyncMode};
 /// Bytes of a Unix socket's path: `sun_path` of unix(7), less its end.
 const SOCKET_PATH_MAX: usize = 107;
 /// The largest file that can be an API key.
-const KEY_BYTES_MAX: usize = 4096;
+const KEY_BYTES_MAX: u64 = 4096;
+/// Letters of an integration's name.
+const NAME_BYTES_MAX: usize = 64;
 
-/// Builds the configuration of `text`, the content of `file`.
+/// Builds the configuration of `text`, the content of the file that `faults` tells of.
 pub(super) fn build(
-    file: &Path,
     text: &str,
     overrides: &[Override],
     credentials: Option<&Path>,
+    mut faults: Collector<'_>,
 ) -> Result<Config, Faults> {
-    let mut faults = Collector::new(file, text);
-    let document = Document::read(text, overrides, &mut faults);
+    let Some(document) = Document::read(text, overrides, &mut faults) else {
+        return Err(faults.into_faults());
+    };
     let later = [&document.top, &document.ingest, &document.admin, &document.spool];
     later
         .into_iter()
@@ -40,19 +46,15 @@ pub(super) fn build(
     let ingest = ingest(&document.ingest, &mut faults);
     let admin = admin(&document.admin, &mut faults);
     if ingest.socket == admin.socket {
-        faults.add(
-            &document.admin.place_of("socket"),
-            "`socket` of [admin] and of [ingest] must be two paths",
-        );
+        let section = if document.admin.has("socket") { &document.admin } else { &document.ingest };
+        let message = "`socket` of [admin] and of [ingest] must be two paths";
+        faults.add(&section.place_of("socket"), message);
     }
     let mut names = HashSet::new();
     let mut integrations = Vec::new();
     for section in &document.integrations {
-        let integration = integration(section, credentials, &mut faults);
-        if !names.insert(integration.as_ref().map(|known| known.name.clone())) {
-            faults.add(&section.place_of("name"), "another integration has this `name`");
-        }
-        integrations.extend(integration);
+        let name = name(section, &mut names, &mut faults);
+        integrations.extend(integration(section, name, credentials, &mut faults));
     }
     if document.integrations.is_empty() {
         let example =
@@ -64,9 +66,12 @@ pub(super) fn build(
 }
 
 /// The two socket paths, whatever else is wrong.
-pub(super) fn sockets(file: &Path, text: &str, overrides: &[Override]) -> (PathBuf, PathBuf) {
-    let mut ignored = Collector::new(file, text);
-    let document = Document::read(text, overrides, &mut ignored);
+pub(super) fn sockets(
+    text: &str,
+    overrides: &[Override],
+    mut ignored: Collector<'_>,
+) -> (PathBuf, PathBuf) {
+    let document = Document::read(text, overrides, &mut ignored).unwrap_or_else(Document::empty);
     let ingest = document.ingest.text("socket", &mut ignored);
     (ingest.into(), document.admin.text("socket", &mut ignored).into())
 }
@@ -113,20 +118,35 @@ fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Opt
     }
 }
 
-fn integration(
+/// The name of an integration, which no other of `taken` has.
+fn name(
     section: &Section,
-    credentials: Option<&Path>,
+    taken: &mut HashSet<String>,
     faults: &mut Collector<'_>,
-) -> Option<Integration> {
+) -> Option<String> {
     let name = section.text("name", faults);
     let legal = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
     };
-    let named = !name.is_empty() && name.len() <= 64 && name.bytes().all(legal);
-    if !named {
-        let message = "`name` must be given: lower-case letters, digits, `-` and `_`, at most 64, such as \"shop\"";
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) {
+        let message = format!(
+            "`name` must be given: lower-case letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}, such as \"shop\""
+        );
         faults.add(&section.place_of("name"), message);
+        return None;
     }
+    if !taken.insert(name.clone()) {
+        faults.add(&section.place_of("name"), "another integration has this `name`");
+    }
+    Some(name)
+}
+
+fn integration(
+    section: &Section,
+    name: Option<String>,
+    credentials: Option<&Path>,
+    faults: &mut Collector<'_>,
+) -> Option<Integration> {
     let preset = if section.choice("preset", faults) == "default" {
         Preset::Default
     } else {
@@ -135,21 +155,13 @@ fn integration(
     let consent = section.names("consent", faults);
     let api_key = api_key(section, credentials, faults);
     let endpoint = endpoint(section, faults);
-    let retry = RetryPolicy {
-        initial: section.duration("retry.initial", faults).unwrap_or_default(),
-        max: section.duration("retry.max", faults).unwrap_or_default(),
-    };
-    if retry.initial > retry.max {
-        faults.add(
-            &section.place_of("retry.initial"),
-            "`retry.initial` must not be longer than `retry.max`",
-        );
-    }
+    let retry = retry(section, faults);
     let batch_records_max = whole(section.count("batch", faults));
     let linger = section.duration("linger", faults).unwrap_or_default();
     let timeout = section.duration("timeout", faults).unwrap_or_default();
     let storm_limit = section.count("storm_limit", faults);
     let pushes_per_second_max = section.rate("max_pushes_per_second", faults);
+    let name = name?;
     let forward = Settings {
         integration: name.clone(),
         endpoint: endpoint?,
@@ -161,7 +173,21 @@ fn integration(
         storm_limit,
         pushes_per_second_max,
     };
-    named.then_some(Integration { name, preset, consent, forward })
+    Some(Integration { name, preset, consent, forward })
+}
+
+fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {
+    let faults_before = faults.count();
+    let policy = RetryPolicy {
+        initial: section.duration("retry.initial", faults).unwrap_or_default(),
+        max: section.duration("retry.max", faults).unwrap_or_default(),
+    };
+    if faults.count() == faults_before && policy.initial > policy.max {
+        let name = if section.has("retry.initial") { "retry.initial" } else { "retry.max" };
+        let message = "`retry.initial` must not be longer than `retry.max`";
+        faults.add(&section.place_of(name), message);
+    }
+    policy
 }
 
 /// The API key, from exactly one of its three places. No message shows anything of it.
@@ -187,12 +213,8 @@ fn api_key(
     let value = section.text(name, faults);
     let read = match *name {
         "api_key" => Ok(value),
-        "api_key_file" => read_key(Path::new(&value), true),
-        _ => match credentials {
-            None => Err("systemd has passed no credentials: set LoadCredential= in the unit, or use api_key_file".to_owned()),
-            Some(_) if value.is_empty() || value.contains('/') => Err("a credential's name holds no `/`".to_owned()),
-            Some(directory) => read_key(&directory.join(value), false),
-        },
+        "api_key_file" => read_key(Path::new(&value)),
+        _ => read_credential(&value, credentials),
     };
     let key = match read {
         Ok(key) => key,
@@ -212,18 +234,54 @@ fn api_key(
     Some(SecretString::from(key.to_owned()))
 }
 
-fn read_key(path: &Path, check_mode: bool) -> Result<String, String> {
-    let shown = path.display();
-    let metadata = std::fs::metadata(path)
-        .map_err(|error| format!("the key file {shown} cannot be read: {error}"))?;
-    if check_mode && metadata.permissions().mode() & 0o007 != 0 {
-        return Err(format!("everybody may use the key file {shown}: chmod 600 {shown}"));
+/// Reads a key file, which must be for the daemon alone.
+fn read_key(path: &Path) -> Result<String, String> {
+    // A path that leads nowhere may be the key itself, in the wrong place: it is not shown.
+    let parent = path.parent().filter(|parent| parent.parent().is_some() && parent.is_dir());
+    let shown = match parent {
+        Some(_) => format!("the key file {}", path.display()),
+        None => "the key file (`api_key_file` must be its path, not the key)".to_owned(),
+    };
+    let metadata =
+        fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
+    if metadata.permissions().mode() & 0o007 != 0 {
+        let path = path.display();
+        return Err(format!("everybody may use the key file {path}: chmod 600 {path}"));
     }
-    if metadata.len() > KEY_BYTES_MAX as u64 {
-        return Err(format!("the key file {shown} is too large to be a key"));
+    read_bounded(path).map_err(|error| format!("{shown} {error}"))
+}
+
+/// Reads a credential, whose permissions are systemd's matter.
+fn read_credential(name: &str, directory: Option<&Path>) -> Result<String, String> {
+    let Some(directory) = directory else {
+        let cure = "set LoadCredential= in the unit, or use api_key_file";
+        return Err(format!("systemd has passed no credentials: {cure}"));
+    };
+    if name.is_empty() || name.contains('/') {
+        return Err("a credential's name holds no `/`".to_owned());
     }
-    std::fs::read_to_string(path)
-        .map_err(|error| format!("the key file {shown} cannot be read: {error}"))
+    let path = directory.join(name);
+    if !path.exists() {
+        let cure = "name one of LoadCredential= in the unit";
+        return Err(format!("systemd has passed no credential of this name: {cure}"));
+    }
+    read_bounded(&path).map_err(|error| format!("the credential {error}"))
+}
+
+/// Reads a regular file of at most [`KEY_BYTES_MAX`]; an error ends the sentence that names the file.
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(cannot)?;
+    file.take(KEY_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > KEY_BYTES_MAX {
+        return Err("is too large to be a key".to_owned());
+    }
+    // What is no UTF-8 is no key either, and is told as that.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {
@@ -235,8 +293,9 @@ fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {
         Some(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
             "`endpoint` must not hold a user or password"
         }
-        Some(uri) if uri.query().is_some() => {
-            "`endpoint` must not hold a query: the key travels in a header"
+        // `Uri` drops a fragment without a word.
+        Some(uri) if uri.query().is_some() || text.contains('#') => {
+            "`endpoint` must not hold a query or a fragment: the key travels in a header"
         }
         Some(uri) if uri.scheme_str() == Some("https") => return Some(uri.clone()),
         Some(uri) if uri.scheme_str() == Some("http") && is_loopback(uri) => {
@@ -251,7 +310,11 @@ fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {
 }
 
 fn path(section: &Section, name: &str, faults: &mut Collector<'_>) -> PathBuf {
-    let path = PathBuf::from(section.text(name, faults));
+    let text = section.text(name, faults);
+    if text.contains(char::is_control) {
+        faults.add(&section.place_of(name), format!("`{name}` must hold no control characters"));
+    }
+    let path = PathBuf::from(text);
     if !path.is_absolute() {
         faults.add(&section.place_of(name), format!("`{name}` must be an absolute path"));
     }

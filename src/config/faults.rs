@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub enum Place {
     /// A byte of the file.
     Byte(usize),
-    /// A `--set`, by its key.
+    /// A `--set`, by its key; empty when the key is not to be shown.
     Set(String),
     /// An environment variable, by its name.
     Environment(String),
@@ -44,11 +44,10 @@ impl fmt::Display for Faults {
 }
 
 /// Gathers faults while a configuration is read.
-#[derive(Debug)]
 pub(super) struct Collector<'a> {
     file: PathBuf,
     text: &'a str,
-    faults: Vec<Fault>,
+    faults: Vec<(Place, String)>,
 }
 
 impl<'a> Collector<'a> {
@@ -60,26 +59,52 @@ impl<'a> Collector<'a> {
 
     /// Takes a fault.
     pub(super) fn add(&mut self, place: &Place, message: impl Into<String>) {
-        let file = self.file.display();
-        let place = match place {
-            Place::Byte(byte) => {
-                let before = self.text.get(..*byte).unwrap_or(self.text);
-                let line = before.matches('\n').count() + 1;
-                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                format!("{file}:{line}:{column}")
-            }
-            Place::Set(key) => format!("--set {key}"),
-            Place::Environment(name) => format!("environment {name}"),
-            Place::File => file.to_string(),
-        };
-        self.faults.push(Fault { place, message: message.into() });
+        self.faults.push((place.clone(), message.into()));
     }
 
-    /// The faults, when there are any.
+    /// How many faults there are: a rule between two keys is tested only where neither is at fault itself.
+    #[must_use]
+    pub(super) fn count(&self) -> usize {
+        self.faults.len()
+    }
+
+    /// The faults, when there are any: in the order of the file, then those of the overrides.
     ///
     /// # Errors
     /// The faults.
     pub(super) fn finish(self) -> Result<(), Faults> {
-        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+        if self.faults.is_empty() { Ok(()) } else { Err(self.into_faults()) }
+    }
+
+    /// The faults, in the order of [`Collector::finish`].
+    #[must_use]
+    pub(super) fn into_faults(self) -> Faults {
+        let Collector { file, text, mut faults } = self;
+        faults.sort_by_key(|(place, _)| match place {
+            Place::File => (0, 0),
+            Place::Byte(byte) => (1, *byte),
+            Place::Environment(_) => (2, 0),
+            Place::Set(_) => (3, 0),
+        });
+        let told = |(place, message)| Fault { place: shown(&place, &file, text), message };
+        Faults(faults.into_iter().map(told).collect())
+    }
+}
+
+/// A place as it is printed: lines and columns from 1, columns in characters.
+pub(super) fn shown(place: &Place, file: &Path, text: &str) -> String {
+    let file = file.display();
+    match place {
+        Place::Byte(byte) => {
+            // Inside a character, that character is meant.
+            let before = (0..=*byte).rev().find_map(|end| text.get(..end)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            format!("{file}:{line}:{column}")
+        }
+        Place::Set(key) if key.is_empty() => "--set".to_owned(),
+        Place::Set(key) => format!("--set {key}"),
+        Place::Environment(name) => format!("environment {name}"),
+        Place::File => file.to_string(),
     }
 }

@@ -231,6 +231,11 @@ pub const KEYS: [Key; 36] = [
 /// Names of tables, which are no keys of their own.
 const TABLES: [(&str, &str); 2] = [("integration", "retry"), ("", "integration")];
 
+/// The sections, whose keys are set one by one.
+const SECTIONS: [&str; 3] = ["ingest", "admin", "spool"];
+/// Letters of the longest name of an unknown key that is shown.
+const SHOWN_MAX: usize = 30;
+
 /// The keys that hold values: what the README lists.
 pub fn documented() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| !TABLES.contains(&(key.section, key.name)) && key.kind != Kind::Later)
@@ -244,11 +249,41 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
     })
 }
 
+/// What to say to one who sets a table as if it were a key; `None` when `name` is no table.
+#[must_use]
+pub fn whole(section: &str, name: &str) -> Option<String> {
+    let message = match (section, name) {
+        ("integration", "retry") => "`retry` is a table: set `retry.initial` and `retry.max`",
+        ("", "integration") => {
+            "`integration` is a table: set one key of one, such as integration.NAME.linger"
+        }
+        ("", name) if SECTIONS.contains(&name) => {
+            return Some(format!("`{name}` is a table: set one of its keys, {}", listed(name)));
+        }
+        _ => return None,
+    };
+    Some(message.to_owned())
+}
+
+/// Whether `name` may be shown though it names no key. What cannot be one may be a secret in the wrong place, or steer
+/// a terminal.
+#[must_use]
+pub fn is_presentable(name: &str) -> bool {
+    let legal = |letter: char| letter.is_ascii_alphabetic() || matches!(letter, '_' | '-' | '.');
+    !name.is_empty() && name.len() <= SHOWN_MAX && name.chars().all(legal)
+}
+
+/// The name of an unknown key as it is shown.
+#[must_use]
+pub fn shown(name: &str) -> String {
+    if is_presentable(name) { format!("`{name}`") } else { "(not shown)".to_owned() }
+}
+
 /// What to say of a key that does not exist: the nearest one, or all there are.
 #[must_use]
 pub fn suggest(section: &str, name: &str) -> String {
-    let names = || KEYS.iter().filter(|key| key.section == section).map(|key| key.name);
-    let sections = || ["ingest", "admin", "spool"].into_iter().filter(|_| section.is_empty());
+    let names = || names(section);
+    let sections = || SECTIONS.into_iter().filter(|_| section.is_empty());
     let near = names()
         .chain(sections())
         .map(|known| (strsim::damerau_levenshtein(known, name), known))
@@ -265,8 +300,18 @@ pub fn suggest(section: &str, name: &str) -> String {
             format!("did you mean `{}`, at the top of the file?", key.name)
         }
         Some(key) => format!("did you mean `{}` of [{}]?", key.name, key.section),
-        None => format!("known are {}", names().chain(sections()).collect::<Vec<_>>().join(", ")),
+        None => format!("known are {}", listed(section)),
     }
+}
+
+fn names(section: &str) -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter(move |key| key.section == section).map(|key| key.name)
+}
+
+/// The keys of `section`, and at the top its tables.
+fn listed(section: &str) -> String {
+    let sections = SECTIONS.into_iter().filter(|_| section.is_empty());
+    names(section).chain(sections).collect::<Vec<_>>().join(", ")
 }
 
 /// How many slips of the pen still make `known` the key that was meant.

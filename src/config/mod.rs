@@ -1,9 +1,9 @@
 //! File + environment + overrides → one checked [`Config`]; the only place with defaults.
 //!
 //! ```text
-//! --set ─┐
-//! PILLARBOX__… ─┼─▶ document (raw values with places) ─▶ build (types, bounds, rules between keys) ─▶ Config, or all Faults
-//! file ─┘
+//! --set ─────────┐
+//! PILLARBOX__… ──┼─▶ document (sections of raw values with places) ─▶ build (types, bounds, rules between keys) ─▶ Config, or all Faults
+//! file ──────────┘
 //! ```
 //! Precedence: `--set`, environment, file, default. Nothing here prints a key's value: no message quotes the file.
 
@@ -11,25 +11,32 @@ mod build;
 mod document;
 mod faults;
 pub mod keys;
+mod section;
 pub mod units;
 
 #[cfg(test)]
+mod override_tests;
+#[cfg(test)]
+mod secrecy_tests;
+#[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::faults::{Fault, Faults, Place};
 
 use self::document::Override;
+use self::faults::Collector;
 
 /// The configuration file unless another is named.
 pub const FILE: &str = "/etc/pillarbox/pillarbox.toml";
-/// Environment variables that override keys begin with this: `PILLARBOX__SPOOL__SYNC`.
+/// Environment variables that override keys begin with this, in any case: `PILLARBOX__SPOOL__SYNC`.
 const ENVIRONMENT_PREFIX: &str = "PILLARBOX__";
 
 /// Where a configuration comes from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Source {
     /// The file; `None`: [`FILE`].
     pub path: Option<PathBuf>,
@@ -101,17 +108,29 @@ pub struct Integration {
     pub forward: crate::forward::Settings,
 }
 
+/// Shows no override: one of them may be the API key (Promise 8).
+impl fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Source")
+            .field("path", &self.path)
+            .field("credentials", &self.credentials)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Source {
     /// The source of a command: its options, and this process's environment.
     #[must_use]
     pub fn of_process(path: Option<PathBuf>, set: Vec<String>) -> Source {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
+        // A byte that is no UTF-8 becomes U+FFFD, which `overrides` refuses.
+        let variables = std::env::vars_os().map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        });
         Source {
             path,
             set,
-            environment: std::env::vars_os().filter_map(utf8).collect(),
+            environment: variables.filter(|(name, _)| overridden(name).is_some()).collect(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
     }
@@ -129,13 +148,29 @@ impl Source {
 /// All faults, not only the first.
 pub fn load(source: &Source) -> Result<Config, Faults> {
     let file = source.file();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        let message = format!(
-            "{error}. Name a configuration with --config FILE; `pillarbox demo` needs none"
-        );
-        Faults(vec![Fault { place: file.display().to_string(), message }])
+    let fault = |place: String, message: String| Faults(vec![Fault { place, message }]);
+    let bytes = std::fs::read(file).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => {
+                ". Name a configuration with -c FILE; `pillarbox demo` needs none"
+            }
+            _ => "",
+        };
+        fault(file.display().to_string(), format!("{error}{hint}"))
     })?;
-    build::build(file, &text, &overrides(source)?, source.credentials.as_deref())
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
+        fault(faults::shown(&Place::Byte(valid), file, &text), "not UTF-8".to_owned())
+    })?;
+    parse(file, &text, source)
+}
+
+/// Reads and checks `text`, the content of `file`, with the overrides of `source`. Opens no file but those of the keys.
+fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
+    let mut faults = Collector::new(file, text);
+    let overrides = overrides(source, &mut faults);
+    build::build(text, &overrides, source.credentials.as_deref(), faults)
 }
 
 /// The sockets of a configuration, for commands that only need to reach the daemon: works without the right to read the
@@ -143,34 +178,48 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
 #[must_use]
 pub fn sockets(source: &Source) -> (PathBuf, PathBuf) {
     let text = std::fs::read_to_string(source.file()).unwrap_or_default();
-    let overrides = overrides(source).unwrap_or_default();
-    build::sockets(source.file(), &text, &overrides)
+    let mut ignored = Collector::new(source.file(), &text);
+    let overrides = overrides(source, &mut ignored);
+    build::sockets(&text, &overrides, ignored)
 }
 
 /// The overrides of a source, in the order in which they apply: environment, then `--set`.
-fn overrides(source: &Source) -> Result<Vec<Override>, Faults> {
+fn overrides(source: &Source, faults: &mut Collector<'_>) -> Vec<Override> {
     let mut overrides = Vec::new();
     for (name, value) in &source.environment {
-        if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
+        if let Some(key) = overridden(name) {
             let key = key.to_ascii_lowercase().replace("__", ".");
-            overrides.push(Override {
-                key,
-                value: value.clone(),
-                place: Place::Environment(name.clone()),
-            });
+            let place = Place::Environment(name.clone());
+            overrides.push(Override { key, value: value.clone(), place });
         }
     }
-    let mut faults = Vec::new();
     for set in &source.set {
         if let Some((key, value)) = set.split_once('=') {
-            let (key, value) = (key.trim().to_owned(), value.to_owned());
-            overrides.push(Override { place: Place::Set(key.clone()), key, value });
+            let key = key.trim().to_owned();
+            // What is no key may be a secret in the wrong place. An integration's own name may hold digits.
+            let ends = [key.split('.').next(), key.rsplit('.').next()];
+            let presentable = ends.into_iter().flatten().all(keys::is_presentable);
+            let place = Place::Set(if presentable { key.clone() } else { String::new() });
+            overrides.push(Override { key, value: value.to_owned(), place });
         } else {
-            let message = "must be KEY=VALUE, such as --set spool.sync=500ms".to_owned();
-            faults.push(Fault { place: "--set".to_owned(), message });
+            let message = "must be KEY=VALUE, such as --set spool.sync=500ms";
+            faults.add(&Place::Set(String::new()), message);
         }
     }
-    if faults.is_empty() { Ok(overrides) } else { Err(Faults(faults)) }
+    overrides.retain(|change| {
+        let utf8 = !change.value.contains(char::REPLACEMENT_CHARACTER);
+        if !utf8 {
+            faults.add(&change.place, "not UTF-8");
+        }
+        utf8
+    });
+    overrides
+}
+
+/// The key that an environment variable overrides, with `__` for a dot; `None` when it is none of ours.
+fn overridden(variable: &str) -> Option<&str> {
+    let (prefix, key) = variable.split_at_checked(ENVIRONMENT_PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(ENVIRONMENT_PREFIX).then_some(key)
 }
 
 impl Config {
@@ -189,16 +238,16 @@ impl Config {
             LogFormat::Journald => "journald",
         };
         let mut text = format!(
-            "state_dir = \"{}\"\n\n[ingest]\nsocket = \"{}\"\nsocket_mode = \"{:04o}\"\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
-             [admin]\nsocket = \"{}\"\nlog = \"{log}\"\n\n\
+            "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
+             [admin]\nsocket = {}\nlog = \"{log}\"\n\n\
              [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\n",
-            self.state_dir.display(),
-            self.ingest.socket.display(),
+            quoted(&self.state_dir.to_string_lossy()),
+            quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
             show_size(limits.request_bytes_max as u64),
             limits.connections_max,
             show_duration(limits.read_timeout),
-            self.admin.socket.display(),
+            quoted(&self.admin.socket.to_string_lossy()),
             spool.records_max,
             show_size(spool.bytes_max),
             show_size(spool.free_disk_min_bytes),
@@ -214,9 +263,10 @@ impl Config {
             // Writing into a `String` cannot fail.
             let _ = write!(
                 text,
-                "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = {consent:?}\nbatch = {}\nlinger = \"{}\"\n\
+                "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\n\
                  timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\n",
                 forward.endpoint,
+                consent.iter().map(|category| quoted(category)).collect::<Vec<_>>().join(", "),
                 forward.batch_records_max,
                 show_duration(forward.linger),
                 show_duration(forward.timeout),
@@ -228,4 +278,9 @@ impl Config {
         }
         text
     }
+}
+
+/// `text` as TOML writes it.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
 }
