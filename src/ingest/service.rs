@@ -94,9 +94,7 @@ impl Service {
             }
         };
         if let Some(refusal) = refusal {
-            // Read to its end, so that the producer sees the answer and can go on with the connection.
-            let unread = Limited::new(request.into_body(), self.limits.request_bytes_max).collect();
-            drop(tokio::time::timeout(self.limits.read_timeout, unread).await);
+            self.discard(request.into_body()).await;
             return Err(refusal);
         }
         let plain = |refusal: Refusal| (refusal, None);
@@ -122,6 +120,15 @@ impl Service {
                 "Content-Encoding is not supported by this version: send the body as it is";
             Refusal::new("unsupported_encoding", message)
         })
+    }
+
+    /// Reads a refused body to its end and keeps nothing of it, so that the producer sees the answer and can go on with
+    /// the connection. What is too long or too late is left: the connection then ends.
+    async fn discard(&self, body: Incoming) {
+        let mut body = Limited::new(body, self.limits.request_bytes_max);
+        let read = async { while let Some(Ok(_)) = body.frame().await {} };
+        // A body that is too late is not waited for.
+        drop(tokio::time::timeout(self.limits.read_timeout, read).await);
     }
 
     fn health(&self) -> Response<Full<Bytes>> {

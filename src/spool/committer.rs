@@ -228,22 +228,36 @@ impl Committer {
                 return Err(AppendError::Gone(*id));
             }
         }
-        self.take(append, &receipt).map_err(|error| AppendError::Failed(error.0))?;
+        // What can fail comes first: a refused append leaves nothing in the group.
+        let merged = self.merged(&append.identities);
+        self.group.identities.extend(merged.map_err(|error| AppendError::Failed(error.0))?);
+        self.take(append, &receipt);
         Ok(receipt)
     }
 
-    fn take(&mut self, append: Append, receipt: &Receipt) -> Result<(), StoreError> {
-        self.group.releases.extend(append.releases);
-        for (key, traits) in append.identities {
-            let old = match self.group.identities.get(&key) {
+    /// The identities as they are with `changes`, later ones over earlier ones.
+    fn merged(&self, changes: &[(String, Bytes)]) -> Result<BTreeMap<String, Bytes>, StoreError> {
+        let mut identities: BTreeMap<String, Bytes> = BTreeMap::new();
+        for (key, traits) in changes {
+            let old = match identities.get(key).or_else(|| self.group.identities.get(key)) {
                 Some(old) => Some(old.clone()),
-                None => self.shared.identity(&key)?,
+                None => self.shared.identity(key)?,
             };
-            let merged = merge(old.as_deref(), &traits);
-            // Two requests that each fit may not fit together: then the newer one stands alone.
+            let merged = merge(old.as_deref(), traits);
             let fits = merged.len() <= RECORD_BYTES_MAX;
-            self.group.identities.insert(key, if fits { Bytes::from(merged) } else { traits });
+            if !fits {
+                // Ingest refuses traits that do not fit; two requests at once may each fit, and not together.
+                tracing::warn!(
+                    "two identifies of one person do not fit together: the newer one replaces the older"
+                );
+            }
+            identities.insert(key.clone(), if fits { Bytes::from(merged) } else { traits.clone() });
         }
+        Ok(identities)
+    }
+
+    fn take(&mut self, append: Append, receipt: &Receipt) {
+        self.group.releases.extend(append.releases);
         let mut duplicates = receipt.duplicates.iter().peekable();
         for (index, item) in append.items.into_iter().enumerate() {
             if duplicates.next_if_eq(&&index).is_some() {
@@ -265,7 +279,6 @@ impl Committer {
                 Content::Quarantine(entry) => self.group.quarantined.push(entry),
             }
         }
-        Ok(())
     }
 
     fn plan_settlement(&mut self, settlement: Settlement) {

@@ -50,17 +50,23 @@ impl Store {
         from: QuarantineId,
         limit: usize,
     ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
-        let stored = self.quarantine.tree.range(from.0.to_be_bytes()..).take(limit);
-        let entries = stored.map(|item| {
-            let (key, value) = item.map_err(StoreError::from)?;
-            let id = id_of(&key)?;
-            let sealed = self.quarantine.resolve(value)?;
-            match unseal(&key, &sealed) {
-                Ok(entry) => Ok((id, entry)),
-                Err(error) => Err(ReadError::Failed(format!("quarantine entry {}: {error}", id.0))),
-            }
+        let stored = self.quarantine.tree.range(from.0.to_be_bytes()..);
+        let entries = stored.filter_map(|item| {
+            let read = || {
+                let (key, value) = item.map_err(StoreError::from)?;
+                let id = id_of(&key)?;
+                // `None`: it has left the quarantine meanwhile.
+                let Some(sealed) = self.quarantine.read(&key, value)? else { return Ok(None) };
+                match unseal(&key, &sealed) {
+                    Ok(entry) => Ok(Some((id, entry))),
+                    Err(error) => {
+                        Err(ReadError::Failed(format!("quarantine entry {}: {error}", id.0)))
+                    }
+                }
+            };
+            read().transpose()
         });
-        entries.collect()
+        entries.take(limit).collect()
     }
 
     /// (entries, stored bytes, newest id). Goes through the whole quarantine, which an operator keeps small.

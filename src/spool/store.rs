@@ -249,7 +249,7 @@ impl Store {
         if found_lane != lane {
             return Ok(None);
         }
-        Ok(Some((first, self.chunks.resolve(value)?)))
+        Ok(self.chunks.read(&key, value)?.map(|value| (first, value)))
     }
 
     /// See [`super::Spool::peek`]; `newest` is the newest seq that may be read.

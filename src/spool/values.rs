@@ -60,11 +60,29 @@ impl Values {
 
     /// The value of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        self.tree.get(key)?.map(|stored| self.resolve(stored)).transpose()
+        self.tree.get(key)?.map_or(Ok(None), |stored| self.read(key, stored))
+    }
+
+    /// The value of `key`, where the tree held `stored` a moment ago; `None` when it has been removed since.
+    ///
+    /// A value that is replaced while its parts are read is read anew: only parts that are missing although their stub
+    /// still stands are damage.
+    pub(super) fn read(&self, key: &[u8], mut stored: IVec) -> Result<Option<IVec>, StoreError> {
+        loop {
+            let error = match self.resolve(stored.clone()) {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) => error,
+            };
+            match self.tree.get(key)? {
+                Some(now) if now == stored => return Err(error),
+                Some(now) => stored = now,
+                None => return Ok(None),
+            }
+        }
     }
 
     /// The value that `stored`, read from the tree, is or stands for.
-    pub(super) fn resolve(&self, stored: IVec) -> Result<IVec, StoreError> {
+    fn resolve(&self, stored: IVec) -> Result<IVec, StoreError> {
         let Some(stub) = Stub::decode(&stored) else { return Ok(stored) };
         let mut value =
             Vec::with_capacity(usize::try_from(stub.bytes).unwrap_or_default().min(1 << 20));
@@ -152,6 +170,19 @@ mod tests {
                 prop_assert_eq!(values.parts.len(), expected);
             }
         }
+    }
+
+    /// A reader that took the stub before the value was replaced or removed is not told of damage.
+    #[test]
+    fn a_value_that_is_replaced_while_it_is_read_is_read_anew() {
+        let (_directory, values) = values();
+        values.insert(b"key", vec![1; 60_000]).unwrap();
+        let stub = values.tree.get(b"key").unwrap().unwrap();
+        values.insert(b"key", vec![2; 50_000]).unwrap();
+        assert!(values.resolve(stub.clone()).is_err(), "the first value's parts are gone");
+        assert_eq!(values.read(b"key", stub.clone()).unwrap().unwrap(), vec![2; 50_000]);
+        values.remove(b"key").unwrap();
+        assert_eq!(values.read(b"key", stub).unwrap(), None);
     }
 
     #[test]
