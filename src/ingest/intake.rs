@@ -21,6 +21,9 @@ const INVALID_SCOPE: u32 = 0;
 /// Events in one request: what a batch is read into takes memory beside its text.
 const BATCH_EVENTS_MAX: usize = 5000;
 
+// What the mapping lets through, the spool takes: neither knows the other.
+const _: () = assert!(mapping::RECORD_BYTES_MAX <= RECORD_BYTES_MAX);
+
 /// An integration as the intake sees it.
 #[derive(Clone, Debug)]
 pub struct Integration {

@@ -5,8 +5,8 @@
 //! value  version u8 = 1 ‖ records u16 BE ‖ CRC-32 u32 BE ‖ bincode of the body
 //! ```
 //! The checksum covers the key, the count and the body: a chunk read back under another key is damaged.
-//! Chunks stay small because sled moves values over a quarter of its segment into files that it never
-//! syncs, and counts a whole leaf as one value (DESIGN.md section 9).
+//! Chunks stay small because sled rewrites a whole leaf of them with every few inserts; a large record lies in parts (see
+//! `values`).
 
 use std::sync::Arc;
 
@@ -61,6 +61,9 @@ pub struct Chunk<'a> {
     /// (index into `types`, bytes), in order.
     #[serde(borrow)]
     records: Vec<(u8, Raw<'a>)>,
+    /// The bytes of `records`, so that packing need not add them up for each.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 /// Bytes that bincode copies as one block.
@@ -83,14 +86,14 @@ impl<'a> Chunk<'a> {
     /// An empty chunk.
     #[must_use]
     pub fn new(committed_at: UnixMillis, bytes_before: u64) -> Chunk<'a> {
-        Chunk { committed_at, bytes_before, types: Vec::new(), records: Vec::new() }
+        Chunk { committed_at, bytes_before, types: Vec::new(), records: Vec::new(), bytes: 0 }
     }
 
     /// Adds a record, unless the chunk is full: then the caller starts another.
     #[must_use]
     pub fn push(&mut self, record_type: &'a str, record: &'a [u8]) -> bool {
         let full = self.records.len() == CHUNK_RECORDS_MAX
-            || (!self.records.is_empty() && self.bytes() + record.len() > CHUNK_BYTES);
+            || (!self.records.is_empty() && self.bytes + record.len() > CHUNK_BYTES);
         let known = self.types.iter().position(|known| *known == record_type);
         let Ok(index) = u8::try_from(known.unwrap_or(self.types.len())) else { return false };
         if full {
@@ -100,6 +103,7 @@ impl<'a> Chunk<'a> {
             self.types.push(record_type);
         }
         self.records.push((index, Raw(record)));
+        self.bytes += record.len();
         true
     }
 
@@ -118,7 +122,7 @@ impl<'a> Chunk<'a> {
     /// The bytes of its records.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.records.iter().map(|(_, record)| record.0.len()).sum()
+        self.bytes
     }
 
     /// Its records' (`@type`, bytes), in order.
@@ -181,7 +185,7 @@ impl<'a> Chunk<'a> {
         if checksum(&key(lane, first), count, body) != u32::from_be_bytes([s0, s1, s2, s3]) {
             return Err(ChunkError::Checksum);
         }
-        let chunk: Chunk<'a> =
+        let mut chunk: Chunk<'a> =
             codec().deserialize(body).map_err(|error| ChunkError::Body(error.to_string()))?;
         if chunk.len() != usize::from(count) || chunk.is_empty() {
             return Err(ChunkError::Body(format!(
@@ -192,6 +196,7 @@ impl<'a> Chunk<'a> {
         if chunk.records.iter().any(|(index, _)| usize::from(*index) >= chunk.types.len()) {
             return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
         }
+        chunk.bytes = chunk.records.iter().map(|(_, record)| record.0.len()).sum();
         Ok(chunk)
     }
 }

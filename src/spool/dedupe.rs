@@ -100,15 +100,13 @@ impl Windows {
         stored
     }
 
-    /// Takes back a stored entry. Entries of a scope are given newest first; `false` says that the window is
-    /// full and older entries of this scope need not be read.
-    pub(super) fn recall(&mut self, scope: u32, number: u64, value: &[u8]) -> bool {
+    /// Takes back a stored entry. Entries of a scope are given newest first.
+    pub(super) fn recall(&mut self, scope: u32, number: u64, value: &[u8]) {
         let window = self.scopes.entry(scope).or_default();
         window.newest = window.newest.max(number);
         let digests: Vec<_> = value.as_chunks::<DIGEST_BYTES>().0.to_vec();
         window.known.extend(&digests);
         window.entries.push_front((number, digests));
-        window.known.len() < self.digests_max
     }
 }
 

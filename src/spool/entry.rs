@@ -57,7 +57,7 @@ pub enum Content {
     Quarantine(Quarantined),
 }
 
-/// The largest record the store may hold: see DESIGN.md section 9 on blob files.
+/// The largest record that the spool takes; a larger one is its caller's bug.
 pub const RECORD_BYTES_MAX: usize = 60_000;
 
 /// Something kept aside with its reason, until an operator retries or drops it.
