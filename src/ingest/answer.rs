@@ -142,7 +142,7 @@ impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Refusal {
         let code = match &error {
             AppendError::Full { .. } => "spool_full",
-            AppendError::DiskLow { .. } => "disk_low",
+            AppendError::DiskLow { .. } | AppendError::DiskFull(_) => "disk_low",
             AppendError::Failed(_) | AppendError::Gone(_) => "storage_failed",
             AppendError::Closed => "shutting_down",
         };

@@ -20,12 +20,28 @@ pub struct Identity<'a> {
     pub anonymous: Option<&'a [u8]>,
 }
 
+/// A longer id is stored under its digest: keys stay short whatever a producer sends.
+const ID_BYTES_MAX: usize = 256;
+
 /// The keys that identities of this event's `userId` and `anonymousId` are stored under.
 #[must_use]
 pub fn identity_keys(event: &Event<'_>) -> (Option<String>, Option<String>) {
-    let user = event.user_id.as_ref().map(|id| format!("u:{id}"));
-    let anonymous = event.anonymous_id.as_ref().map(|id| format!("a:{id}"));
+    let user = event.user_id.as_ref().map(|id| identity_key('u', id));
+    let anonymous = event.anonymous_id.as_ref().map(|id| identity_key('a', id));
     (user, anonymous)
+}
+
+fn identity_key(kind: char, id: &str) -> String {
+    use std::fmt::Write as _;
+
+    if id.len() <= ID_BYTES_MAX {
+        return format!("{kind}:{id}");
+    }
+    let mut key = format!("{kind}#");
+    for byte in ring::digest::digest(&ring::digest::SHA256, id.as_bytes()).as_ref() {
+        write!(key, "{byte:02x}").expect("writing into memory cannot fail");
+    }
+    key
 }
 
 /// What an event changes in the stored identities: for each of its keys, the traits to
@@ -162,5 +178,14 @@ mod tests {
         let event = read(&body, Kind::Identify);
         assert_eq!(identity_change(&event), Vec::new());
         assert_eq!(too_large(&event).unwrap(), "the traits have 60009 bytes, the limit is 60000");
+    }
+
+    #[test]
+    fn a_long_id_has_a_short_key_of_its_own() {
+        let (x, y) = ("x".repeat(ID_BYTES_MAX + 1), "y".repeat(1 << 20));
+        let keys = [identity_key('u', &x), identity_key('u', &y), identity_key('a', &y)];
+        assert!(keys.iter().all(|key| key.len() == 66));
+        assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+        assert_eq!(identity_key('u', "plain"), "u:plain");
     }
 }

@@ -1,17 +1,17 @@
-//! Group commit: the one writer of the store.
+//! Group commit: the one writer of the log and the store.
 //!
 //! ```text
-//! requests waiting ──▶ plan each, in order ──▶ insert ──▶ flush ──▶ publish, answer them all
+//! requests waiting ──▶ plan each, in order ──▶ one frame ──▶ fdatasync ──▶ apply to the store ──▶ publish, answer all
 //! ```
-//! While a flush runs, requests gather; the next group takes them all, so the flush is shared by as many as wait
-//! and no timer delays a lone one.
+//! While a frame is written, requests gather; the next group takes them all, so the flush is shared by as many as wait
+//! and no timer delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
 //!
-//! The order of the inserts makes every crash point safe: identities, quarantine copies, chunks, dedupe entries,
-//! releases, deliveries, cursors, then removals. A copy is thus never later than the cursor that passes its record,
-//! and an id is never remembered without its record.
+//! Settlements without copies for the quarantine are answered before their flush, which follows at once: a power cut in
+//! between repeats pushes that were answered last, which upstream merges.
 //!
 //! A failed write or flush is final (a second fsync after a failed one returns OK with nothing written, seen on
-//! ext4): everything waiting is refused, and so is everything later.
+//! ext4): everything waiting is refused, and so is everything later. A full disk is found before anything is planned, and
+//! only refuses.
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem;
@@ -23,26 +23,34 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, key};
+use super::checkpoint::{Checkpoint, Keeper};
 use super::dedupe::{Once, Windows};
 use super::entry::{
     Append, Content, Delivery, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Seq,
     Settlement,
 };
 use super::error::AppendError;
+use super::log::Writer;
+use super::log::frame::{FrameBuilder, Tree};
+use super::log::table::Placed;
 use super::manifest::{Floor, Manifest};
+use super::quarantine;
+use super::sealed::seal;
 use super::shared::{LaneView, Shared};
-use super::store::{LaneOnDisk, StoreError};
+use super::store::{LaneOnDisk, StoreError, Tallies};
 use super::work::{Answer, Work, next_group, refuse};
 use super::{Drive, SyncMode};
 use crate::clock::{self, UnixMillis};
 use crate::event::object::merge;
 
-/// Chunks removed with one settlement: spreads the work of a long trim.
-const TRIM_CHUNKS_MAX: usize = 64;
-/// The manifest is replaced after this many records, or this long after the last time.
-const MANIFEST_RECORDS: u64 = 50_000;
-const MANIFEST_AFTER: Duration = Duration::from_secs(60);
+/// A checkpoint follows after so many bytes of the log, or this long after the last one.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+/// A checkpoint that is due while another is under way is tried again after this.
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
+/// A frame's buffer is kept for the next one up to this size.
+const FRAME_BYTES_KEPT: usize = 4 << 20;
 
 /// A lane as the committer counts it: includes what the group under way has added.
 #[derive(Debug)]
@@ -59,14 +67,18 @@ struct Lane {
 #[derive(Debug)]
 pub(super) struct Committer {
     shared: Arc<Shared>,
+    writer: Writer,
+    keeper: Keeper,
     lanes: BTreeMap<LaneId, Lane>,
     windows: Windows,
     quarantine_newest: u64,
     group: Group,
-    records_since_manifest: u64,
-    manifest_at: UnixMillis,
-    /// Appends were answered that no flush has covered yet (`SyncMode::Every`).
-    unflushed: bool,
+    frame: FrameBuilder,
+    /// Bytes written to the log since the last checkpoint, and when that was.
+    since_checkpoint: u64,
+    checkpoint_at: UnixMillis,
+    /// A checkpoint is due, and another under way.
+    checkpoint_waits: bool,
 }
 
 /// What the group under way will insert, beside the records in its lanes.
@@ -77,31 +89,50 @@ struct Group {
     quarantined: Vec<Quarantined>,
     ids: Vec<Once>,
     ids_known: HashSet<Once>,
-    releases: Vec<QuarantineId>,
+    /// (id, stored bytes)
+    releases: Vec<(QuarantineId, u64)>,
     new_lanes: Vec<LaneId>,
-    /// Whether an answer waits for the flush itself, whatever the sync mode: settlements and lanes do.
-    must_flush: bool,
+    /// Whether it moves a cursor.
+    settled: bool,
+    /// What the answers wait for.
+    flush: Flush,
+}
+
+/// When a group must be durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Flush {
+    /// Soon after the answers.
+    #[default]
+    After,
+    /// Before the answers, unless the sync mode is the weaker one.
+    AsConfigured,
+    /// Before the answers, whatever the sync mode.
+    Before,
 }
 
 impl Committer {
     /// A committer over what is on disk.
     pub(super) fn new(
         shared: Arc<Shared>,
+        writer: Writer,
+        keeper: Keeper,
         lanes: Vec<LaneOnDisk>,
         windows: Windows,
         quarantine_newest: u64,
     ) -> Committer {
         let lanes = lanes.into_iter().map(|disk| (disk.lane, Lane::new(disk))).collect();
-        let manifest_at = clock::now();
         Committer {
             shared,
+            writer,
+            keeper,
             lanes,
             windows,
             quarantine_newest,
             group: Group::default(),
-            records_since_manifest: 0,
-            manifest_at,
-            unflushed: false,
+            frame: FrameBuilder::default(),
+            since_checkpoint: 0,
+            checkpoint_at: clock::now(),
+            checkpoint_waits: false,
         }
     }
 
@@ -109,28 +140,27 @@ impl Committer {
     pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Work>, drive: Drive) {
         let mut flush_due: Option<Instant> = None;
         loop {
-            let (group, last) = next_group(&mut waiting, flush_due).await;
-            self = match drive {
-                Drive::Thread => self.commit(group, last, flush_due),
-                Drive::Task => {
-                    let commit =
-                        tokio::task::spawn_blocking(move || self.commit(group, last, flush_due));
-                    commit.await.expect("commit catches its own panics")
-                }
-            };
+            let retry = self.checkpoint_waits.then(|| Instant::now() + CHECKPOINT_RETRY);
+            let wake = flush_due.into_iter().chain(retry).min();
+            let (group, last) = next_group(&mut waiting, wake).await;
+            let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
+            self = self.driven(drive, move |committer| committer.commit(group, flush_now)).await;
             flush_due = match self.shared.options.sync {
-                SyncMode::Every(interval) if self.unflushed => {
-                    flush_due.or(Some(Instant::now() + interval))
+                _ if self.writer.is_durable() => None,
+                SyncMode::Every(interval) => flush_due.or(Some(Instant::now() + interval)),
+                SyncMode::Always => {
+                    // What waits will be flushed with this; when nothing does, it is flushed now.
+                    if waiting.is_empty() {
+                        self = self.driven(drive, Committer::flush).await;
+                    }
+                    None
                 }
-                _ => None,
             };
             if last || self.shared.failure().is_some() {
                 break;
             }
         }
-        if self.shared.failure().is_none() {
-            self.write_manifest();
-        }
+        self = self.driven(drive, Committer::end).await;
         waiting.close();
         while let Some(work) = waiting.recv().await {
             let error = self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
@@ -138,9 +168,30 @@ impl Committer {
         }
     }
 
+    /// Runs what may block where `drive` says.
+    async fn driven(
+        mut self,
+        drive: Drive,
+        step: impl FnOnce(&mut Committer) + Send + 'static,
+    ) -> Committer {
+        match drive {
+            Drive::Thread => {
+                step(&mut self);
+                self
+            }
+            Drive::Task => {
+                let done = tokio::task::spawn_blocking(move || {
+                    step(&mut self);
+                    self
+                });
+                done.await.expect("a step catches its own panics")
+            }
+        }
+    }
+
     /// One group, from requests to answers.
-    fn commit(mut self, works: Vec<Work>, last: bool, flush_due: Option<Instant>) -> Committer {
-        let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
+    fn commit(&mut self, mut works: Vec<Work>, flush_now: bool) {
+        self.refuse_without_room(&mut works);
         let done = catch_unwind(AssertUnwindSafe(|| {
             for work in works {
                 self.plan(work);
@@ -153,16 +204,58 @@ impl Committer {
             Err(panic) => Some(format!("the committer panicked: {}", panic_text(panic.as_ref()))),
         };
         let mut group = mem::take(&mut self.group);
+        let settled = self.checkpoint_waits || group.settled;
         if let Some(reason) = failure {
-            tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-            self.shared.fail(&reason);
+            self.fail(&reason);
             let error = AppendError::Failed(reason);
             group.answers.iter_mut().for_each(|answer| answer.fail(&error));
         } else {
             self.publish(&mut group);
         }
         group.answers.into_iter().for_each(Answer::send);
-        self
+        if self.shared.failure().is_none() {
+            let kept = catch_unwind(AssertUnwindSafe(|| self.keep_up(settled)));
+            match kept {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.fail(&error.0),
+                Err(panic) => self.fail(&format!("the committer panicked: {}", panic_text(panic.as_ref()))),
+            }
+        }
+    }
+
+    /// Makes durable what was answered before its flush.
+    fn flush(&mut self) {
+        if let Err(error) = self.writer.sync().map_err(|error| failed("flush", &error)) {
+            self.fail(&error.0);
+        }
+    }
+
+    /// The last checkpoint: the next open has nothing to apply.
+    fn end(&mut self) {
+        if self.shared.failure().is_none()
+            && let Err(error) = self.checkpoint(Vec::new())
+        {
+            self.fail(&error.0);
+        }
+        self.keeper.stop();
+    }
+
+    fn fail(&self, reason: &str) {
+        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
+        self.shared.fail(reason);
+    }
+
+    /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace.
+    fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
+        let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
+        let Err(error) = self.writer.reserve(bytes, true) else { return };
+        let full = AppendError::DiskFull(error.to_string());
+        let (appends, others): (Vec<Work>, Vec<Work>) =
+            mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));
+        for work in appends {
+            refuse(work, &full);
+        }
+        *works = others;
     }
 
     // ── planning: in memory, no writes ──
@@ -171,16 +264,21 @@ impl Committer {
         match work {
             Work::Append(append, to) => {
                 let planned = self.plan_append(append);
+                if planned.is_ok() {
+                    self.group.need(Flush::AsConfigured);
+                }
                 self.group.answers.push(Answer::Append(to, planned));
             }
             Work::Settle(settlement, to) => {
+                if !settlement.copies.is_empty() {
+                    self.group.need(Flush::Before);
+                }
                 self.plan_settlement(settlement);
-                self.group.must_flush = true;
                 self.group.answers.push(Answer::Settle(to, Ok(())));
             }
             Work::Lane(integration, number, to) => {
                 let lane = self.plan_lane(integration, number);
-                self.group.must_flush = true;
+                self.group.need(Flush::Before);
                 self.group.answers.push(Answer::Lane(to, Ok(lane)));
             }
             Work::Close => {}
@@ -218,19 +316,24 @@ impl Committer {
             let (queued_records, queued_bytes) = self.queued();
             self.shared.refusal(queued_records + records, queued_bytes + bytes)?;
         }
+        let mut releases = Vec::new();
         for id in &append.releases {
-            let exists = self
-                .shared
-                .store
-                .has_quarantined(*id)
-                .map_err(|error| AppendError::Failed(error.0))?;
-            if !exists || self.group.releases.contains(id) {
-                return Err(AppendError::Gone(*id));
+            let held = self.shared.store.quarantined_bytes(*id);
+            let held = held.map_err(|error| AppendError::Failed(error.0))?;
+            let taken = self.group.releases.iter().chain(&releases).any(|(taken, _)| taken == id);
+            match held {
+                Some(bytes) if !taken => releases.push((*id, bytes)),
+                _ => return Err(AppendError::Gone(*id)),
             }
         }
         // What can fail comes first: a refused append leaves nothing in the group.
         let merged = self.merged(&append.identities);
         self.group.identities.extend(merged.map_err(|error| AppendError::Failed(error.0))?);
+        if !releases.is_empty() {
+            // The store may keep a removal that the log loses: the entry must not be gone with its record.
+            self.group.need(Flush::Before);
+        }
+        self.group.releases.extend(releases);
         self.take(append, &receipt);
         Ok(receipt)
     }
@@ -257,7 +360,6 @@ impl Committer {
     }
 
     fn take(&mut self, append: Append, receipt: &Receipt) {
-        self.group.releases.extend(append.releases);
         let mut duplicates = receipt.duplicates.iter().peekable();
         for (index, item) in append.items.into_iter().enumerate() {
             if duplicates.next_if_eq(&&index).is_some() {
@@ -297,6 +399,7 @@ impl Committer {
             "a settlement ends at the newest record"
         );
         lane.settled = true;
+        self.group.settled = true;
         lane.deliveries.extend(settlement.delivery);
         self.group.quarantined.extend(settlement.copies);
     }
@@ -310,9 +413,8 @@ impl Committer {
             return lane.disk.lane;
         }
         let lane = LaneId(self.lanes.keys().next_back().map_or(1, |last| last.0 + 1));
-        let (tallies, oldest_kept) = (super::store::Tallies::default(), 1);
-        let disk =
-            LaneOnDisk { lane, integration, number, newest: 0, bytes: 0, tallies, oldest_kept };
+        let tallies = Tallies::default();
+        let disk = LaneOnDisk { lane, integration, number, newest: 0, bytes: 0, tallies };
         self.lanes.insert(lane, Lane::new(disk));
         self.group.new_lanes.push(lane);
         lane
@@ -334,52 +436,77 @@ impl Committer {
     // ── writing ──
 
     fn write(&mut self, flush_now: bool) -> Result<(), StoreError> {
-        let store = &self.shared.store;
-        let group = &self.group;
-        for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
-            store.put_lane(lane.disk.lane, &lane.disk.integration, lane.disk.number)?;
-        }
-        for (key, traits) in &group.identities {
-            store.put_identity(key, traits)?;
-        }
-        for entry in &group.quarantined {
-            self.quarantine_newest += 1;
-            let bytes = store.put_quarantined(QuarantineId(self.quarantine_newest), entry)?;
-            self.shared.quarantine_grew(bytes);
-        }
-        if !group.quarantined.is_empty() {
-            store.put_quarantine_newest(QuarantineId(self.quarantine_newest))?;
-        }
-        let committed_at = clock::now();
-        for lane in self.lanes.values_mut().filter(|lane| !lane.added.is_empty()) {
-            self.records_since_manifest += lane.added.len() as u64;
-            lane.write_chunks(&self.shared, committed_at)?;
-        }
-        if !group.ids.is_empty() {
-            store.put_dedupe(&self.windows.remember(&group.ids))?;
-        }
-        for id in &group.releases {
-            if let Some(bytes) = store.remove_quarantined(*id)? {
-                self.shared.quarantine_shrank(bytes);
+        let chunks = self.build();
+        if !self.frame.is_empty() {
+            self.since_checkpoint += self.frame.len() as u64;
+            // Not two groups in a row are answered before their flush.
+            let mut flush = self.group.flush;
+            if flush == Flush::After && !self.writer.is_durable() {
+                flush = Flush::AsConfigured;
             }
+            self.writer.append(&mut self.frame, &chunks).map_err(|error| failed("write", &error))?;
+            let before = match self.shared.options.sync {
+                SyncMode::Always => flush >= Flush::AsConfigured,
+                SyncMode::Every(_) => flush == Flush::Before,
+            };
+            if before {
+                self.writer.sync().map_err(|error| failed("flush", &error))?;
+            }
+            for part in self.frame.changes() {
+                self.shared.store.apply(&part)?;
+            }
+            self.frame.shrink(FRAME_BYTES_KEPT);
         }
-        for lane in self.lanes.values_mut().filter(|lane| lane.settled) {
-            lane.write_settlements(&self.shared)?;
-        }
-        let wrote = !group.answers.is_empty();
-        let flush = match self.shared.options.sync {
-            SyncMode::Always => wrote,
-            SyncMode::Every(_) => group.must_flush || flush_now,
-        };
-        self.unflushed |= wrote;
-        if flush {
-            self.shared.flush()?;
-            self.unflushed = false;
+        if flush_now {
+            self.writer.sync().map_err(|error| failed("flush", &error))?;
         }
         Ok(())
     }
 
-    /// Makes what was committed visible: after the flush, before the answers.
+    /// The group as a frame; returns where its chunks lie in it.
+    fn build(&mut self) -> Vec<Placed> {
+        let (frame, group) = (&mut self.frame, &self.group);
+        frame.clear();
+        for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
+            let key = lane.disk.lane.0.to_be_bytes();
+            frame.put(Tree::Lanes, &key, &seal(&key, &(&lane.disk.integration, lane.disk.number)));
+        }
+        for (key, traits) in &group.identities {
+            frame.put(Tree::Identities, key.as_bytes(), traits);
+        }
+        for entry in &group.quarantined {
+            self.quarantine_newest += 1;
+            let bytes = quarantine::put(frame, QuarantineId(self.quarantine_newest), entry);
+            self.shared.quarantine_grew(bytes);
+        }
+        if !group.quarantined.is_empty() {
+            quarantine::put_newest(frame, QuarantineId(self.quarantine_newest));
+        }
+        let mut chunks = Vec::new();
+        let committed_at = clock::now();
+        for lane in self.lanes.values_mut().filter(|lane| !lane.added.is_empty()) {
+            lane.pack(committed_at, frame, &mut chunks);
+        }
+        if !group.ids.is_empty() {
+            for entry in self.windows.remember(&group.ids, self.writer.written() + 1) {
+                if entry.value.is_empty() {
+                    frame.remove(Tree::Dedupe, &entry.key);
+                } else {
+                    frame.put(Tree::Dedupe, &entry.key, &entry.value);
+                }
+            }
+        }
+        for (id, bytes) in &group.releases {
+            quarantine::remove(frame, *id);
+            self.shared.quarantine_shrank(*bytes);
+        }
+        for lane in self.lanes.values_mut().filter(|lane| lane.settled) {
+            lane.settle(frame);
+        }
+        chunks
+    }
+
+    /// Makes what was committed visible: before the answers.
     fn publish(&mut self, group: &mut Group) {
         for (key, traits) in mem::take(&mut group.identities) {
             self.shared.identities.changed(key, traits);
@@ -392,32 +519,72 @@ impl Committer {
         for lane in self.lanes.values() {
             self.shared.publish_lane(&lane.disk);
         }
-        let due = clock::now() >= self.manifest_at.after(MANIFEST_AFTER);
-        if self.records_since_manifest >= MANIFEST_RECORDS || (due && !group.answers.is_empty()) {
-            self.write_manifest();
-        }
     }
 
-    /// Replaces the manifest; a failure leaves the old floor, which is as legal as before.
-    fn write_manifest(&mut self) {
-        self.records_since_manifest = 0;
-        self.manifest_at = clock::now();
-        if self.unflushed {
-            return; // a floor may only rise to what is durable
+    // ── checkpoints ──
+
+    /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither. `settled` says that
+    /// cursors have moved.
+    fn keep_up(&mut self, settled: bool) -> Result<(), StoreError> {
+        let active = self.writer.active();
+        if self.writer.is_half_full() {
+            self.keeper.prepare(active + 1);
         }
+        let due = self.since_checkpoint >= CHECKPOINT_BYTES
+            || (self.since_checkpoint > 0
+                && clock::now() >= self.checkpoint_at.after(CHECKPOINT_AFTER));
+        let mut remove = Vec::new();
+        if settled || due {
+            let keep = self.shared.options.keep_delivered;
+            remove = self.shared.log.settled(active, |lane| {
+                let lane = self.lanes.get(&lane);
+                Seq(lane.map_or(0, |lane| lane.disk.tallies.cursor().0.saturating_sub(keep)))
+            });
+        }
+        let due = due || !remove.is_empty();
+        self.checkpoint_waits = due && self.keeper.is_busy();
+        if due && !self.checkpoint_waits { self.checkpoint(remove) } else { Ok(()) }
+    }
+
+    /// Tells the store how far it is, and has it flushed; then `remove` goes.
+    fn checkpoint(&mut self, remove: Vec<u64>) -> Result<(), StoreError> {
+        let (log, active) = (&self.shared.log, self.writer.active());
+        self.writer.sync().map_err(|error| failed("flush", &error))?;
+        let store = &self.shared.store;
+        for number in log.numbers().into_iter().filter(|number| *number < active) {
+            if remove.contains(&number) {
+                store.remove_segment(number)?;
+                log.forget(number);
+            } else if self.keeper.note(number)
+                && let Some(meta) = log.meta(number)
+            {
+                store.put_segment(number, &meta)?;
+            }
+        }
+        if !remove.is_empty() {
+            for lane in self.lanes.values() {
+                let oldest = log.oldest(lane.disk.lane).unwrap_or(Seq(lane.disk.newest + 1));
+                store.trim_deliveries(lane.disk.lane, oldest)?;
+            }
+        }
+        store.put_applied(self.writer.applied())?;
         let floors = self.lanes.values().map(|lane| Floor {
             lane: lane.disk.lane.0,
             newest: lane.disk.newest,
             cursor: lane.disk.tallies.cursor().0,
         });
         let manifest =
-            Manifest::new(&self.shared.generation, self.shared.store.bytes_min(), floors.collect());
-        if let Err(error) = manifest.write(&self.shared.options.directory) {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the spool's manifest was not replaced"
-            );
-        }
+            Manifest::new(&self.shared.generation, store.bytes_min(), self.writer.written(), floors.collect());
+        self.since_checkpoint = 0;
+        self.checkpoint_at = clock::now();
+        self.keeper.checkpoint(Checkpoint { manifest, remove });
+        Ok(())
+    }
+}
+
+impl Group {
+    fn need(&mut self, flush: Flush) {
+        self.flush = self.flush.max(flush);
     }
 }
 
@@ -426,41 +593,36 @@ impl Lane {
         Lane { disk, added: Vec::new(), added_bytes: 0, settled: false, deliveries: Vec::new() }
     }
 
-    /// Packs the added records into chunks and inserts them.
-    fn write_chunks(
-        &mut self,
-        shared: &Shared,
-        committed_at: UnixMillis,
-    ) -> Result<(), StoreError> {
+    /// Packs the added records into chunks.
+    fn pack(&mut self, committed_at: UnixMillis, frame: &mut FrameBuilder, chunks: &mut Vec<Placed>) {
         let added = mem::take(&mut self.added);
         let mut rest = added.iter().peekable();
         while rest.peek().is_some() {
             let mut chunk = Chunk::new(committed_at, self.disk.bytes);
             while rest.next_if(|(record_type, record)| chunk.push(record_type, record)).is_some() {}
-            shared.store.put_chunk(self.disk.lane, Seq(self.disk.newest + 1), &chunk)?;
+            let (lane, first, at) = (self.disk.lane, Seq(self.disk.newest + 1), frame.len() as u64);
+            frame.chunk(lane, first, |value| chunk.encode(value));
             self.disk.newest += chunk.len() as u64;
             self.disk.bytes += chunk.bytes() as u64;
+            chunks.push(Placed { lane, first, last: Seq(self.disk.newest), bytes: self.disk.bytes, at });
         }
         self.added_bytes = 0;
-        Ok(())
     }
 
-    /// Inserts deliveries, then the cursor, then removes what lies too far behind it.
-    fn write_settlements(&mut self, shared: &Shared) -> Result<(), StoreError> {
+    /// Adds what pushes came to, and the tallies with the cursor.
+    fn settle(&mut self, frame: &mut FrameBuilder) {
         for delivery in self.deliveries.drain(..) {
-            shared.store.put_delivery(self.disk.lane, &delivery)?;
+            let key = key(self.disk.lane, delivery.first);
+            frame.put(Tree::Deliveries, &key, &seal(&key, &delivery));
         }
-        shared.store.put_tallies(self.disk.lane, &self.disk.tallies)?;
+        let key = self.disk.lane.0.to_be_bytes();
+        frame.put(Tree::Cursors, &key, &seal(&key, &self.disk.tallies));
         self.settled = false;
-        let keep_from = self.disk.tallies.cursor().0.saturating_sub(shared.options.keep_delivered);
-        if keep_from > self.disk.oldest_kept {
-            let oldest = Seq(self.disk.oldest_kept);
-            let kept =
-                shared.store.trim(self.disk.lane, oldest, Seq(keep_from), TRIM_CHUNKS_MAX)?;
-            self.disk.oldest_kept = kept.0;
-        }
-        Ok(())
     }
+}
+
+fn failed(doing: &str, error: &std::io::Error) -> StoreError {
+    StoreError(format!("{doing} the log: {error}"))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

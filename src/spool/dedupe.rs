@@ -52,7 +52,7 @@ struct Window {
 pub(super) struct Stored {
     /// `scope u32 BE ‖ number u64 BE`.
     pub(super) key: [u8; 12],
-    /// The digests one after the other; empty: remove the entry.
+    /// Number of its frame u64 BE, then the digests one after the other; empty: remove the entry.
     pub(super) value: Vec<u8>,
 }
 
@@ -69,11 +69,8 @@ impl Windows {
         self.scopes.get(&once.scope).is_some_and(|window| window.known.contains(&once.digest))
     }
 
-    /// Adds the ids of one commit and returns what to store and what to remove.
-    ///
-    /// Entries are written after the records they belong to: a crash in between stores an event twice, which
-    /// upstream merges by its id, where the other order would lose it.
-    pub(super) fn remember(&mut self, ids: &[Once]) -> Vec<Stored> {
+    /// Adds the ids of one commit, which is frame `frame` of the log, and returns what to store and what to remove.
+    pub(super) fn remember(&mut self, ids: &[Once], frame: u64) -> Vec<Stored> {
         let mut by_scope: Vec<(u32, Vec<[u8; DIGEST_BYTES]>)> = Vec::new();
         for once in ids {
             match by_scope.iter_mut().find(|(scope, _)| *scope == once.scope) {
@@ -86,7 +83,8 @@ impl Windows {
             let window = self.scopes.entry(scope).or_default();
             for part in digests.chunks(ENTRY_DIGESTS_MAX) {
                 window.newest += 1;
-                stored.push(Stored { key: key(scope, window.newest), value: part.concat() });
+                let value = [&frame.to_be_bytes()[..], part.as_flattened()].concat();
+                stored.push(Stored { key: key(scope, window.newest), value });
                 window.known.extend(part);
                 window.entries.push_back((window.newest, part.to_vec()));
             }
@@ -100,13 +98,19 @@ impl Windows {
         stored
     }
 
-    /// Takes back a stored entry. Entries of a scope are given newest first.
-    pub(super) fn recall(&mut self, scope: u32, number: u64, value: &[u8]) {
+    /// Takes back a stored entry, unless it is of a frame after `last`: then the records that it speaks of are lost, and
+    /// it returns false. Entries of a scope are given newest first.
+    pub(super) fn recall(&mut self, scope: u32, number: u64, value: &[u8], last: u64) -> bool {
+        let Some((frame, value)) = value.split_first_chunk() else { return false };
+        if u64::from_be_bytes(*frame) > last {
+            return false;
+        }
         let window = self.scopes.entry(scope).or_default();
         window.newest = window.newest.max(number);
         let digests: Vec<_> = value.as_chunks::<DIGEST_BYTES>().0.to_vec();
         window.known.extend(&digests);
         window.entries.push_front((number, digests));
+        true
     }
 }
 
@@ -156,7 +160,7 @@ mod tests {
         let mut windows = Windows::new(digests_max);
         for (key, value) in disk.iter().rev() {
             let (scope, number) = super::super::chunk::parse_key(key).unwrap();
-            windows.recall(scope.0, number.0, value);
+            assert!(windows.recall(scope.0, number.0, value, u64::MAX));
         }
         windows
     }
@@ -171,7 +175,7 @@ mod tests {
                 let fresh: Vec<u32> = commit.into_iter().filter(|id| !order.contains(id)).collect::<HashSet<_>>().into_iter().collect();
                 let ids: Vec<Once> = fresh.iter().map(|id| Once::new(3, &id.to_string())).collect();
                 order.extend(fresh);
-                apply(&mut disk, windows.remember(&ids));
+                apply(&mut disk, windows.remember(&ids, 1));
             }
             let again = reopened(&disk, max);
             for id in order.iter().rev().take(max) {
@@ -180,15 +184,25 @@ mod tests {
                 let foreign = Once { scope: 4, ..once };
                 prop_assert!(!windows.contains(&foreign));
             }
-            let on_disk: usize = disk.values().map(|value| value.len() / DIGEST_BYTES).sum();
+            let on_disk: usize = disk.values().map(|value| (value.len() - 8) / DIGEST_BYTES).sum();
             prop_assert!(on_disk < max + 40, "{} digests on disk", on_disk);
         }
     }
 
     #[test]
+    fn an_id_whose_record_was_lost_is_not_remembered() {
+        let once = Once::new(1, "x");
+        let [stored] = Windows::new(5).remember(&[once], 8).try_into().unwrap();
+        let mut windows = Windows::new(5);
+        assert!(!windows.recall(1, 1, &stored.value, 7) && !windows.contains(&once));
+        assert!(windows.recall(1, 1, &stored.value, 8) && windows.contains(&once));
+        assert!(!windows.recall(1, 1, b"short", 8));
+    }
+
+    #[test]
     fn a_large_commit_is_split_into_small_entries() {
         let ids: Vec<Once> = (0..1000).map(|n| Once::new(1, &n.to_string())).collect();
-        let stored = Windows::new(5000).remember(&ids);
+        let stored = Windows::new(5000).remember(&ids, 1);
         assert!(stored.len() > 1 && stored.iter().all(|entry| entry.value.len() <= 7 * 1024 + 16));
     }
 }

@@ -25,6 +25,9 @@ pub enum AppendError {
         /// The configured minimum.
         min: u64,
     },
+    /// The file system has no room left: try later.
+    #[error("there is no room on the spool's disk: {0}")]
+    DiskFull(String),
     /// A write or a flush failed: nothing is acknowledged any more, the daemon must restart.
     #[error("the spool failed and accepts nothing until a restart: {0}")]
     Failed(String),

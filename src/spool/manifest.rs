@@ -33,6 +33,8 @@ pub(super) struct Manifest {
     pub(super) generation: String,
     /// The store's file is at least this long, in bytes.
     pub(super) store_bytes_min: u64,
+    /// The log has at least this frame.
+    pub(super) log_frame_min: u64,
     /// One for each lane.
     pub(super) lanes: Vec<Floor>,
 }
@@ -40,12 +42,17 @@ pub(super) struct Manifest {
 impl Manifest {
     /// A manifest in this program's version.
     #[must_use]
-    pub(super) fn new(generation: &Path, store_bytes_min: u64, lanes: Vec<Floor>) -> Manifest {
+    pub(super) fn new(
+        generation: &Path,
+        store_bytes_min: u64,
+        log_frame_min: u64,
+        lanes: Vec<Floor>,
+    ) -> Manifest {
         let generation = generation
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        Manifest { version: VERSION, generation, store_bytes_min, lanes }
+        Manifest { version: VERSION, generation, store_bytes_min, log_frame_min, lanes }
     }
 
     /// Reads the manifest of the spool in `directory`; `None` when there is none yet.
@@ -124,7 +131,7 @@ mod tests {
     #[test]
     fn a_lane_below_its_floor_is_damage() {
         let floor = |newest, cursor| Floor { lane: 1, newest, cursor };
-        let manifest = Manifest::new(Path::new("/x/0000000001"), 8, vec![floor(10, 5)]);
+        let manifest = Manifest::new(Path::new("/x/0000000001"), 8, 3, vec![floor(10, 5)]);
         let check = |lanes: &[Floor]| manifest.check_lanes(Path::new("/x/db"), lanes).is_ok();
         assert!(check(&[floor(10, 5)]) && check(&[floor(11, 6)]));
         assert!(!check(&[floor(9, 5)]) && !check(&[floor(10, 4)]) && !check(&[]));
@@ -137,6 +144,7 @@ mod tests {
         let manifest = Manifest::new(
             Path::new("0000000001"),
             8,
+            3,
             vec![Floor { lane: 1, newest: 2, cursor: 1 }],
         );
         manifest.write(directory.path()).unwrap();

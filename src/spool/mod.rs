@@ -5,23 +5,26 @@
 //! its records ended. Beside the lanes it keeps the quarantine, the identities, the dedupe window and one
 //! small entry for each push that settled records.
 //!
-//! One committer owns all writes. It drains the waiting requests, packs their records into chunks,
-//! inserts them, flushes once and answers them all; a receipt therefore means a true fdatasync.
-//! Reading (`peek`) sees only what a flush has made durable.
-
+//! One committer owns all writes. It drains the waiting requests, packs what they bring into one frame, appends that
+//! to the log, flushes once and answers them all; a receipt therefore means a true fdatasync. Records stay in the log
+//! until they are settled; everything that has a key is in the store (sled), which follows the log. Reading (`peek`) sees
+//! only what a flush has made durable.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `entry`, `error` | the words of the interface |
-//! | `chunk`, `sealed` (PURE) | records and small values as bytes, with their checksums |
+//! | `chunk`, `sealed` (PURE) | records and small values as bytes |
 //! | `dedupe` (PURE) | the window of recent message ids |
-//! | `store`, `values`, `quarantine` | the engine: sled's trees as typed reads and writes |
+//! | `log` | the log: frames, segments, reading and writing them, recovery |
+//! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
+//! | `checkpoint` | keeps log and store in step, removes what is settled |
 //! | `committer`, `work` | group commit: the one writer, and what it is asked |
 //! | `shared`, `identity` | what handles and committer share |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
 //! | `durable` | makes sled's flush a true fdatasync |
 
 pub mod chunk;
+mod checkpoint;
 mod committer;
 mod dedupe;
 pub mod durable;
@@ -29,6 +32,7 @@ mod entry;
 mod error;
 mod generation;
 mod identity;
+mod log;
 mod manifest;
 mod quarantine;
 mod sealed;
@@ -51,12 +55,17 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
+use self::checkpoint::Keeper;
 use self::committer::Committer;
 use self::dedupe::Windows;
+use self::log::{Log, Prepared, Writer};
 use self::manifest::{Floor, Manifest};
 use self::shared::Shared;
-use self::store::Store;
+use self::store::{LaneOnDisk, Store, StoreError};
 use self::work::{WAITING_MAX, Work};
+
+/// The log's directory within the spool's.
+const LOG: &str = "log";
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +148,14 @@ impl Spool {
         generation::move_leftovers_aside(&path)?;
         let store = Store::open(&path, options.cache_bytes)?;
         store.check_blobs()?;
-        let lanes = store.lanes()?;
+        let unreadable = |error: StoreError| generation::damaged(&file, &error.0);
+        let log_directory = directory.join(LOG);
+        let sealed = store.segments().map_err(unreadable)?;
+        let applied = store.applied().map_err(unreadable)?;
+        let opened = Log::open(&log_directory, sealed, applied, |_, part| {
+            store.apply(&part).map_err(unreadable)
+        })?;
+        let lanes = lanes(&store.lanes().map_err(unreadable)?, &opened.log, &file)?;
         let floors: Vec<Floor> = lanes
             .iter()
             .map(|lane| Floor {
@@ -149,16 +165,21 @@ impl Spool {
             })
             .collect();
         if let Some(manifest) = &manifest {
-            manifest.check_lanes(&file, &floors)?;
+            manifest.check_lanes(&log_directory, &floors)?;
         }
-        Manifest::new(&path, store.bytes_min(), floors).write(&directory)?;
 
-        let unreadable = |error: store::StoreError| generation::damaged(&file, &error.0);
         let mut windows = Windows::new(options.dedupe_window);
-        store.recall_windows(&mut windows).map_err(unreadable)?;
+        store.recall_windows(&mut windows, opened.last).map_err(unreadable)?;
         let (entries, bytes, newest) = store.quarantine_size().map_err(unreadable)?;
-        let shared = Arc::new(Shared::new(options, path, store, &lanes, (entries, bytes)));
-        let committer = Committer::new(shared.clone(), lanes, windows, newest);
+        let noted = store.segments().map_err(unreadable)?.into_keys().collect();
+        let shared = Shared::new(options, path, store, opened.log, &lanes, (entries, bytes));
+        let shared = Arc::new(shared);
+        let prepared = Prepared::default();
+        let keeper = Keeper::start(shared.clone(), prepared.clone(), noted)
+            .map_err(generation::failed("start the keeper of", &directory))?;
+        let writer = Writer::new(shared.log.clone(), opened.active, opened.last, prepared);
+        let committer =
+            Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
         let run = async move {
@@ -237,7 +258,7 @@ impl Spool {
         if from.0 > newest {
             return Ok(Vec::new());
         }
-        self.read(move |store| store.read(lane, from, newest, records_max, bytes_max)).await
+        self.read(move |shared| shared.log.read(lane, from, newest, records_max, bytes_max)).await
     }
 
     /// The newest durable seq of `lane`, as a channel: wakes the forwarder after each commit.
@@ -276,7 +297,7 @@ impl Spool {
             if counted.newest < cursor.0 {
                 break (counted, None);
             }
-            match self.read(move |store| store.committed_at(lane, cursor)).await {
+            match self.read(move |shared| shared.log.committed_at(lane, cursor)).await {
                 Ok(at) => break (counted, Some(at)),
                 // The record may have been settled and removed meanwhile: then there is another cursor to look at.
                 Err(error) if self.cursor(lane) == cursor => return Err(error),
@@ -346,7 +367,7 @@ impl Spool {
         from: QuarantineId,
         limit: usize,
     ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
-        self.read(move |store| store.quarantined(from, limit)).await
+        self.read(move |shared| shared.store.quarantined(from, limit)).await
     }
 
     /// How many entries the quarantine holds.
@@ -358,10 +379,10 @@ impl Spool {
     /// A read that may wait for the disk, off the runtime's threads. A panic of the engine is a failed read.
     async fn read<T: Send + 'static>(
         &self,
-        read: impl FnOnce(&Store) -> Result<T, ReadError> + Send + 'static,
+        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let shared = self.shared.clone();
-        let done = tokio::task::spawn_blocking(move || read(&shared.store)).await;
+        let done = tokio::task::spawn_blocking(move || read(&shared)).await;
         done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
     }
 
@@ -378,6 +399,32 @@ impl Spool {
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
     }
+}
+
+/// The lanes as store and log together know them.
+fn lanes(
+    known: &[LaneOnDisk],
+    log: &Log,
+    file: &std::path::Path,
+) -> Result<Vec<LaneOnDisk>, OpenError> {
+    let mut held = log.lanes();
+    let mut lanes = Vec::new();
+    for lane in known {
+        let (newest, bytes) = held.remove(&lane.lane).unwrap_or((lane.newest, lane.bytes));
+        if newest < lane.newest {
+            let what = format!(
+                "lane {} has settled seq {}, but the log ends with seq {newest}: committed data is missing",
+                lane.lane.0, lane.newest
+            );
+            return Err(generation::damaged(file, &what));
+        }
+        lanes.push(LaneOnDisk { newest, bytes, ..lane.clone() });
+    }
+    if let Some(lane) = held.keys().next() {
+        let what = format!("lane {} has records in the log, and is unknown to the store", lane.0);
+        return Err(generation::damaged(file, &what));
+    }
+    Ok(lanes)
 }
 
 #[cfg(test)]

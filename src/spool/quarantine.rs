@@ -7,6 +7,7 @@
 
 use super::entry::{QuarantineId, Quarantined};
 use super::error::ReadError;
+use super::log::frame::{FrameBuilder, Tree};
 use super::sealed::{seal, unseal};
 use super::store::{Store, StoreError};
 use super::values::Values;
@@ -14,34 +15,29 @@ use super::values::Values;
 /// Beside the lanes' cursors: the newest id that was given.
 const NEWEST: &[u8] = b"quarantine";
 
+/// Adds an entry to a frame; returns its stored bytes.
+pub(super) fn put(frame: &mut FrameBuilder, id: QuarantineId, entry: &Quarantined) -> u64 {
+    let key = id.0.to_be_bytes();
+    let sealed = seal(&key, entry);
+    frame.put(Tree::Quarantine, &key, &sealed);
+    sealed.len() as u64
+}
+
+/// Notes the newest id, in the frame of its entry.
+pub(super) fn put_newest(frame: &mut FrameBuilder, id: QuarantineId) {
+    frame.put(Tree::Cursors, NEWEST, &seal(NEWEST, &id.0));
+}
+
+/// Adds the removal of an entry to a frame.
+pub(super) fn remove(frame: &mut FrameBuilder, id: QuarantineId) {
+    frame.remove(Tree::Quarantine, &id.0.to_be_bytes());
+}
+
 impl Store {
-    /// Notes the newest id, with the entries of the same commit.
-    pub(super) fn put_quarantine_newest(&self, id: QuarantineId) -> Result<(), StoreError> {
-        self.cursors.insert(NEWEST, seal(NEWEST, &id.0))?;
-        Ok(())
-    }
-
-    /// Inserts an entry; returns its stored bytes.
-    pub(super) fn put_quarantined(
-        &self,
-        id: QuarantineId,
-        entry: &Quarantined,
-    ) -> Result<u64, StoreError> {
-        let key = id.0.to_be_bytes();
-        let sealed = seal(&key, entry);
-        let bytes = sealed.len() as u64;
-        self.quarantine.insert(&key, sealed)?;
-        Ok(bytes)
-    }
-
-    /// Removes an entry; returns its stored bytes, or `None` when there was none.
-    pub(super) fn remove_quarantined(&self, id: QuarantineId) -> Result<Option<u64>, StoreError> {
-        self.quarantine.remove(&id.0.to_be_bytes())
-    }
-
-    /// Whether the entry exists.
-    pub(super) fn has_quarantined(&self, id: QuarantineId) -> Result<bool, StoreError> {
-        Ok(self.quarantine.tree.contains_key(id.0.to_be_bytes())?)
+    /// The stored bytes of an entry; `None` when there is none.
+    pub(super) fn quarantined_bytes(&self, id: QuarantineId) -> Result<Option<u64>, StoreError> {
+        let stored = self.quarantine.tree.get(id.0.to_be_bytes())?;
+        Ok(stored.as_ref().map(Values::bytes))
     }
 
     /// See [`super::Spool::quarantine`].

@@ -13,6 +13,7 @@ use super::Options;
 use super::entry::LaneId;
 use super::error::AppendError;
 use super::identity::Cache;
+use super::log::Log;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use crate::clock;
 
@@ -26,8 +27,10 @@ pub(super) struct Shared {
     pub(super) options: Options,
     /// The generation's directory.
     pub(super) generation: PathBuf,
-    /// The engine.
+    /// Everything that has a key.
     pub(super) store: Store,
+    /// The records.
+    pub(super) log: Arc<Log>,
     /// Recently used identities.
     pub(super) identities: Cache,
     lanes: RwLock<BTreeMap<LaneId, Arc<LaneView>>>,
@@ -95,6 +98,7 @@ impl Shared {
         options: Options,
         generation: PathBuf,
         store: Store,
+        log: Log,
         lanes: &[LaneOnDisk],
         (entries, bytes): (u64, u64),
     ) -> Shared {
@@ -103,6 +107,7 @@ impl Shared {
             options,
             generation,
             store,
+            log: Arc::new(log),
             identities: Cache::default(),
             lanes: RwLock::new(lanes),
             quarantine_entries: AtomicU64::new(entries),

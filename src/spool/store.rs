@@ -1,9 +1,10 @@
-//! The engine: sled's trees as typed reads and writes. Only this file and `values` name sled.
+//! The engine: sled's trees as typed reads and writes. Only this file, `quarantine` and `values` name sled.
 //!
-//! Writes are plain inserts; nothing is durable before [`Store::flush`] returns, and sled writes its log in the
-//! order of the inserts, so a crash before that keeps a prefix of them. The committer orders its inserts so that
-//! every prefix is safe. Reads see inserts at once: what may be read is the caller's to bound.
+//! The store follows the log: what a frame changes is applied here after the frame is durable, and again from the log when
+//! the spool opens. So nothing here needs a flush of its own before a checkpoint, and a crash keeps some prefix of the
+//! changes, which the log completes. Changes are absolute: to apply them twice is to apply them once.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::chunk::{self, Chunk, parse_key};
-use super::dedupe::{self, Windows};
+use super::chunk::{key, parse_key};
+use super::dedupe::Windows;
 use super::durable;
-use super::entry::{Delivery, End, Entry, LaneId, Seq};
+use super::entry::{End, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
+use super::log::Applied;
+use super::log::frame::{Part, Tree};
+use super::log::table::Meta;
 use super::sealed::{seal, unseal};
 use super::values::{INLINE_BYTES_MAX, Values};
 
@@ -85,7 +89,7 @@ impl Tallies {
     }
 }
 
-/// A lane as it is on disk when the store opens.
+/// A lane as the store knows it when it opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LaneOnDisk {
     /// Its id.
@@ -100,16 +104,17 @@ pub(super) struct LaneOnDisk {
     pub(super) bytes: u64,
     /// How the settled ones ended.
     pub(super) tallies: Tallies,
-    /// First seq of the oldest chunk that is kept.
-    pub(super) oldest_kept: u64,
 }
+
+/// Beside the lanes' tallies: how far the log's changes are here.
+const APPLIED: &[u8] = b"applied";
 
 /// An open store.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
     db: sled::Db,
-    chunks: Values,
+    segments: Values,
     lanes: sled::Tree,
     pub(super) cursors: sled::Tree,
     pub(super) quarantine: Values,
@@ -158,13 +163,13 @@ impl Store {
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(cache_bytes)
             .mode(sled::Mode::LowSpace)
-            .flush_every_ms(None) // only the committer flushes
+            .flush_every_ms(None) // only a checkpoint flushes
             .open()?;
         let parts = db.open_tree("parts")?;
         let values = |tree| Values::new(tree, parts.clone());
         Ok(Store {
             path: path.to_owned(),
-            chunks: values(db.open_tree("chunks")?),
+            segments: values(db.open_tree("segments")?),
             lanes: db.open_tree("lanes")?,
             cursors: db.open_tree("cursors")?,
             quarantine: values(db.open_tree("quarantine")?),
@@ -221,237 +226,132 @@ impl Store {
         Ok(())
     }
 
-    // ── chunks ──
+    // ── following the log ──
 
-    /// Inserts a chunk.
-    pub(super) fn put_chunk(
-        &self,
-        lane: LaneId,
-        first: Seq,
-        chunk: &Chunk<'_>,
-    ) -> Result<(), StoreError> {
-        self.chunks.insert(&chunk::key(lane, first), chunk.encode(lane, first))
-    }
-
-    /// The chunk that holds `seq`, and its first seq.
-    fn chunk_holding(
-        &self,
-        lane: LaneId,
-        seq: Seq,
-    ) -> Result<Option<(Seq, sled::IVec)>, ReadError> {
-        let found = self
-            .chunks
-            .tree
-            .get_lt(chunk::key(lane, Seq(seq.0.saturating_add(1))))
-            .map_err(StoreError::from)?;
-        let Some((key, value)) = found else { return Ok(None) };
-        let (found_lane, first) = parse_key(&key).map_err(|error| broken(lane, seq, &error))?;
-        if found_lane != lane {
-            return Ok(None);
-        }
-        Ok(self.chunks.read(&key, value)?.map(|value| (first, value)))
-    }
-
-    /// See [`super::Spool::peek`]; `newest` is the newest seq that may be read.
-    pub(super) fn read(
-        &self,
-        lane: LaneId,
-        from: Seq,
-        newest: u64,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut bytes = 0;
-        let mut next = from;
-        let mut held = if next.0 <= newest { self.chunk_holding(lane, next)? } else { None };
-        while next.0 <= newest && entries.len() < records_max {
-            let Some((first, value)) = held else { return Err(missing(lane, next)) };
-            let chunk =
-                Chunk::decode(lane, first, &value).map_err(|error| broken(lane, first, &error))?;
-            if next.0 - first.0 >= chunk.len() as u64 {
-                return Err(missing(lane, next));
+    /// Applies what a part of a frame changes.
+    pub(super) fn apply(&self, part: &Part<'_>) -> Result<(), StoreError> {
+        match *part {
+            Part::Chunk { .. } => {}
+            Part::Put { tree: Tree::Quarantine, key, value } => {
+                self.quarantine.insert(key, value.to_vec())?;
             }
-            for entry in chunk.entries(first, next) {
-                bytes += entry.record.len();
-                let full =
-                    entries.len() == records_max || (!entries.is_empty() && bytes > bytes_max);
-                if full || entry.seq.0 > newest {
-                    return Ok(entries);
-                }
-                entries.push(entry);
+            Part::Put { tree: Tree::Identities, key, value } => {
+                self.identities.insert(key, value.to_vec())?;
             }
-            next = Seq(first.0 + chunk.len() as u64);
-            let value = self.chunks.get(&chunk::key(lane, next))?;
-            held = value.map(|value| (next, value));
-        }
-        Ok(entries)
-    }
-
-    /// When the chunk that holds `seq` was committed.
-    pub(super) fn committed_at(
-        &self,
-        lane: LaneId,
-        seq: Seq,
-    ) -> Result<crate::clock::UnixMillis, ReadError> {
-        let (first, value) = self.chunk_holding(lane, seq)?.ok_or_else(|| missing(lane, seq))?;
-        Ok(Chunk::decode(lane, first, &value)
-            .map_err(|error| broken(lane, first, &error))?
-            .committed_at)
-    }
-
-    /// Removes the chunks from `oldest` on that hold only seqs below `keep_from`, at most `chunks_max` of them,
-    /// with the deliveries of their records. Returns the first seq of the oldest chunk that is left.
-    pub(super) fn trim(
-        &self,
-        lane: LaneId,
-        oldest: Seq,
-        keep_from: Seq,
-        chunks_max: usize,
-    ) -> Result<Seq, StoreError> {
-        let mut kept = oldest;
-        let range = chunk::key(lane, oldest)..=chunk::key(lane, keep_from);
-        let firsts: Result<Vec<Seq>, StoreError> = self
-            .chunks
-            .tree
-            .range(range)
-            .keys()
-            .take(chunks_max + 1)
-            .map(|key| Ok(parse_key(&key?).map_err(|error| StoreError(error.to_string()))?.1))
-            .collect();
-        for (first, next) in
-            firsts?.windows(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?)))
-        {
-            self.chunks.remove(&chunk::key(lane, first))?;
-            kept = next;
-        }
-        if kept > oldest {
-            for key in
-                self.deliveries.range(chunk::key(lane, Seq(0))..chunk::key(lane, kept)).keys()
-            {
-                self.deliveries.remove(key?)?;
+            Part::Put { tree, key, value } => {
+                self.plain(tree).insert(key, value)?;
+            }
+            Part::Remove { tree: Tree::Quarantine, key } => {
+                self.quarantine.remove(key)?;
+            }
+            Part::Remove { tree: Tree::Identities, key } => {
+                self.identities.remove(key)?;
+            }
+            Part::Remove { tree, key } => {
+                self.plain(tree).remove(key)?;
             }
         }
-        Ok(kept)
+        Ok(())
+    }
+
+    /// A tree whose values are always small.
+    fn plain(&self, tree: Tree) -> &sled::Tree {
+        match tree {
+            Tree::Lanes => &self.lanes,
+            Tree::Deliveries => &self.deliveries,
+            Tree::Dedupe => &self.dedupe,
+            Tree::Cursors | Tree::Quarantine | Tree::Identities => &self.cursors,
+        }
+    }
+
+    /// Notes how far the log's changes are here.
+    pub(super) fn put_applied(&self, applied: Applied) -> Result<(), StoreError> {
+        self.cursors.insert(APPLIED, seal(APPLIED, &applied))?;
+        Ok(())
+    }
+
+    /// What [`Store::put_applied`] was last told.
+    pub(super) fn applied(&self) -> Result<Applied, StoreError> {
+        let value = self.cursors.get(APPLIED)?;
+        let applied = value.map(|value| unseal(APPLIED, &value)).transpose();
+        applied
+            .map(Option::unwrap_or_default)
+            .map_err(|error| StoreError(format!("how far it follows the log: {error}")))
+    }
+
+    /// Notes what a segment that is complete holds.
+    pub(super) fn put_segment(&self, number: u64, meta: &Meta) -> Result<(), StoreError> {
+        let key = number.to_be_bytes();
+        self.segments.insert(&key, seal(&key, meta))
+    }
+
+    /// Forgets a segment, before its file is removed.
+    pub(super) fn remove_segment(&self, number: u64) -> Result<(), StoreError> {
+        self.segments.remove(&number.to_be_bytes())?;
+        Ok(())
+    }
+
+    /// The segments that are noted.
+    pub(super) fn segments(&self) -> Result<BTreeMap<u64, Meta>, StoreError> {
+        let mut segments = BTreeMap::new();
+        for item in &self.segments.tree {
+            let (key, value) = item?;
+            let number = <[u8; 8]>::try_from(key.as_ref()).map(u64::from_be_bytes);
+            let number = number
+                .map_err(|_| StoreError("a segment's key is not eight bytes".to_owned()))?;
+            let Some(sealed) = self.segments.read(&key, value)? else { continue };
+            let meta = unseal(&key, &sealed)
+                .map_err(|error| StoreError(format!("segment {number}: {error}")))?;
+            segments.insert(number, meta);
+        }
+        Ok(segments)
+    }
+
+    /// Removes the deliveries of `lane` that lie below `oldest`.
+    pub(super) fn trim_deliveries(&self, lane: LaneId, oldest: Seq) -> Result<(), StoreError> {
+        for found in self.deliveries.range(key(lane, Seq(0))..key(lane, oldest)).keys() {
+            self.deliveries.remove(found?)?;
+        }
+        Ok(())
     }
 
     // ── lanes and cursors ──
 
-    /// Inserts a lane.
-    pub(super) fn put_lane(
-        &self,
-        lane: LaneId,
-        integration: &str,
-        number: u32,
-    ) -> Result<(), StoreError> {
-        let key = lane.0.to_be_bytes();
-        self.lanes.insert(key, seal(&key, &(integration, number)))?;
-        Ok(())
-    }
-
-    /// Inserts a lane's tallies, and with them its cursor.
-    pub(super) fn put_tallies(&self, lane: LaneId, tallies: &Tallies) -> Result<(), StoreError> {
-        let key = lane.0.to_be_bytes();
-        self.cursors.insert(key, seal(&key, tallies))?;
-        Ok(())
-    }
-
-    /// Every lane, in the order of ids. Reads two chunks a lane.
-    pub(super) fn lanes(&self) -> Result<Vec<LaneOnDisk>, OpenError> {
-        let file = Store::file(&self.path);
+    /// Every lane as far as the store knows it, in the order of ids.
+    pub(super) fn lanes(&self) -> Result<Vec<LaneOnDisk>, StoreError> {
         let mut lanes = Vec::new();
         for item in &self.lanes {
-            let (key, value) = item.map_err(|error| damaged(&file, &error.to_string()))?;
+            let (key, value) = item?;
             let lane = <[u8; 4]>::try_from(key.as_ref()).map(|id| LaneId(u32::from_be_bytes(id)));
-            let lane = lane.map_err(|_| damaged(&file, "a lane's key is not four bytes"))?;
-            let (integration, number) = unseal::<(String, u32)>(&key, &value)
-                .map_err(|error| damaged(&file, &format!("lane {}: {error}", lane.0)))?;
-            let read = self.lane_on_disk(lane, integration, number);
-            lanes.push(read.map_err(|error| damaged(&file, &error.to_string()))?);
+            let lane =
+                lane.map_err(|_| StoreError("a lane's key is not four bytes".to_owned()))?;
+            let broken = |error| StoreError(format!("lane {}: {error}", lane.0));
+            let (integration, number) = unseal::<(String, u32)>(&key, &value).map_err(broken)?;
+            let tallies = self.cursors.get(&key)?.map(|value| unseal::<Tallies>(&key, &value));
+            let tallies = tallies.transpose().map_err(broken)?.unwrap_or_default();
+            let (newest, bytes) = (tallies.settled(), tallies.bytes);
+            lanes.push(LaneOnDisk { lane, integration, number, newest, bytes, tallies });
         }
         Ok(lanes)
     }
 
-    fn lane_on_disk(
-        &self,
-        lane: LaneId,
-        integration: String,
-        number: u32,
-    ) -> Result<LaneOnDisk, ReadError> {
-        let key = lane.0.to_be_bytes();
-        let tallies = match self.cursors.get(key).map_err(StoreError::from)? {
-            Some(value) => {
-                unseal::<Tallies>(&key, &value).map_err(|error| broken(lane, Seq(0), &error))?
-            }
-            None => Tallies::default(),
-        };
-        let (mut newest, mut bytes) = (tallies.settled(), tallies.bytes);
-        if let Some((first, value)) = self.chunk_holding(lane, Seq(u64::MAX - 1))? {
-            let chunk =
-                Chunk::decode(lane, first, &value).map_err(|error| broken(lane, first, &error))?;
-            newest = first.0 + chunk.len() as u64 - 1;
-            bytes = chunk.bytes_before + chunk.bytes() as u64;
-        }
-        if newest < tallies.settled() {
-            return Err(missing(lane, tallies.cursor()));
-        }
-        let oldest = self.chunks.tree.get_gt(chunk::key(lane, Seq(0))).map_err(StoreError::from)?;
-        let oldest =
-            oldest.and_then(|(key, _)| parse_key(&key).ok()).filter(|(found, _)| *found == lane);
-        let oldest_kept = oldest.map_or(newest + 1, |(_, first)| first.0);
-        Ok(LaneOnDisk { lane, integration, number, newest, bytes, tallies, oldest_kept })
-    }
-
-    // ── deliveries ──
-
-    /// Inserts what a push came to.
-    pub(super) fn put_delivery(&self, lane: LaneId, delivery: &Delivery) -> Result<(), StoreError> {
-        let key = chunk::key(lane, delivery.first);
-        self.deliveries.insert(key, seal(&key, delivery))?;
-        Ok(())
-    }
-
-    // ── identities ──
-
-    /// Inserts the traits of `key`.
-    pub(super) fn put_identity(&self, key: &str, traits: &[u8]) -> Result<(), StoreError> {
-        self.identities.insert(key.as_bytes(), traits.to_vec())
-    }
+    // ── identities and ids ──
 
     /// The traits of `key`.
     pub(super) fn identity(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
         Ok(self.identities.get(key.as_bytes())?.map(|traits| Bytes::copy_from_slice(&traits)))
     }
 
-    // ── dedupe ──
-
-    /// Inserts or removes entries of the window.
-    pub(super) fn put_dedupe(&self, entries: &[dedupe::Stored]) -> Result<(), StoreError> {
-        for dedupe::Stored { key, value } in entries {
-            if value.is_empty() {
+    /// Reads the dedupe windows back, newest entries first. Those of frames after `last` are of commits that were lost
+    /// with a power cut: they are removed.
+    pub(super) fn recall_windows(&self, windows: &mut Windows, last: u64) -> Result<(), StoreError> {
+        for item in self.dedupe.iter().rev() {
+            let (key, value) = item?;
+            let (scope, number) = parse_key(&key).map_err(|error| StoreError(error.to_string()))?;
+            if !windows.recall(scope.0, number.0, &value, last) {
                 self.dedupe.remove(key)?;
-            } else {
-                self.dedupe.insert(key, value.as_slice())?;
             }
         }
         Ok(())
     }
-
-    /// Reads the windows back, newest entries first.
-    pub(super) fn recall_windows(&self, windows: &mut Windows) -> Result<(), StoreError> {
-        for item in self.dedupe.iter().rev() {
-            let (key, value) = item?;
-            let (scope, number) = parse_key(&key).map_err(|error| StoreError(error.to_string()))?;
-            windows.recall(scope.0, number.0, &value);
-        }
-        Ok(())
-    }
-}
-
-fn missing(lane: LaneId, seq: Seq) -> ReadError {
-    ReadError::Damaged { lane, seq, what: "no chunk holds this seq".to_owned() }
-}
-
-fn broken(lane: LaneId, seq: Seq, error: &dyn std::fmt::Display) -> ReadError {
-    ReadError::Damaged { lane, seq, what: error.to_string() }
 }

@@ -18,7 +18,7 @@ use super::store::StoreError;
 
 /// A larger value lies in parts.
 pub(super) const INLINE_BYTES_MAX: usize = 12 << 10;
-/// No inline value begins with it: chunks and sealed values begin with their version, identities with `{`.
+/// No inline value begins with it: sealed values begin with their version, identities with `{`.
 const STUB: u8 = 0xFF;
 const ID_BYTES: usize = 16;
 

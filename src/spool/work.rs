@@ -3,7 +3,9 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::entry::{Append, Content, LaneId, Receipt, Settlement};
+use super::entry::{
+    Append, Content, Item, LaneId, Quarantined, Receipt, Settlement,
+};
 use super::error::AppendError;
 
 /// Requests that may wait for the committer; further ones wait to be let in.
@@ -24,14 +26,33 @@ pub(super) enum Work {
     Close,
 }
 
+/// What a record or an entry takes beside its bytes, at most: its place in a chunk, its digest, its names.
+const ITEM_BYTES: usize = 160;
+/// What a request takes beside its items.
+const REQUEST_BYTES: usize = 512;
+
 impl Work {
-    fn bytes(&self) -> usize {
-        let Work::Append(append, _) = self else { return 512 };
-        let item = |content: &Content| match content {
-            Content::Record { record, .. } => record.len(),
-            Content::Quarantine(entry) => entry.body.len(),
+    /// About how many bytes it takes in the log; rather more.
+    pub(super) fn bytes(&self) -> usize {
+        let entry = |entry: &Quarantined| entry.body.len() + entry.detail.len() + ITEM_BYTES;
+        let item = |item: &Item| match &item.content {
+            Content::Record { record, .. } => record.len() + ITEM_BYTES,
+            Content::Quarantine(quarantined) => entry(quarantined),
         };
-        append.items.iter().map(|entry| item(&entry.content)).sum::<usize>() + 64
+        let bytes = match self {
+            Work::Append(append, _) => {
+                let traits = append.identities.iter();
+                append.items.iter().map(item).sum::<usize>()
+                    + traits.map(|(key, new)| key.len() + new.len() + 1024).sum::<usize>()
+            }
+            Work::Settle(settlement, _) => {
+                let answer = settlement.delivery.as_ref().map_or(0, |push| push.answer.len());
+                settlement.copies.iter().map(entry).sum::<usize>() + answer
+            }
+            Work::Lane(integration, ..) => integration.len(),
+            Work::Close => 0,
+        };
+        bytes + REQUEST_BYTES
     }
 }
 

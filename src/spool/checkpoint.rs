@@ -1,0 +1,153 @@
+//! What goes on beside the commits: the next segment is prepared, the store flushed, settled segments removed.
+//!
+//! A checkpoint makes the store's copy of the log's changes durable. Only then do the segments go that it no longer
+//! needs, and only then may the manifest's floor rise.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use super::generation::sync_directory;
+use super::log::Prepared;
+use super::log::segment::{SEGMENT_BYTES, Segment};
+use super::manifest::Manifest;
+use super::shared::Shared;
+
+/// What a checkpoint does once the store is flushed.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    /// The new floor.
+    pub(super) manifest: Manifest,
+    /// Segments to remove.
+    pub(super) remove: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Task {
+    Prepare(u64),
+    Checkpoint(Checkpoint),
+}
+
+/// The thread that keeps the log and the store in step.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    tasks: Option<mpsc::Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
+    busy: Arc<AtomicBool>,
+    prepared_to: u64,
+    /// Segments that the store has been told of.
+    noted: HashSet<u64>,
+}
+
+impl Keeper {
+    /// Starts the thread. `noted` are the segments that the store knows.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        prepared: Prepared,
+        noted: HashSet<u64>,
+    ) -> std::io::Result<Keeper> {
+        let (tasks, waiting) = mpsc::channel();
+        let busy = Arc::new(AtomicBool::new(false));
+        let done = busy.clone();
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
+            for task in waiting {
+                match task {
+                    Task::Prepare(number) => prepare(&shared, &prepared, number),
+                    Task::Checkpoint(checkpoint) => {
+                        if shared.failure().is_none()
+                            && let Err(reason) = checkpoint.make(&shared)
+                        {
+                            tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
+                            shared.fail(&reason);
+                        }
+                        done.store(false, Ordering::Release);
+                    }
+                }
+            }
+        })?;
+        Ok(Keeper { tasks: Some(tasks), thread: Some(thread), busy, prepared_to: 0, noted })
+    }
+
+    /// Whether a checkpoint is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// Whether the store was not told of segment `number` yet: it is to be told now.
+    pub(super) fn note(&mut self, number: u64) -> bool {
+        self.noted.insert(number)
+    }
+
+    /// Has segment `number` prepared, once.
+    pub(super) fn prepare(&mut self, number: u64) {
+        if self.prepared_to < number {
+            self.prepared_to = number;
+            self.send(Task::Prepare(number));
+        }
+    }
+
+    /// Has a checkpoint made.
+    pub(super) fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        self.noted.retain(|number| !checkpoint.remove.contains(number));
+        self.busy.store(true, Ordering::Release);
+        self.send(Task::Checkpoint(checkpoint));
+    }
+
+    fn send(&self, task: Task) {
+        // The thread ends only when it is stopped.
+        if let Some(tasks) = &self.tasks {
+            drop(tasks.send(task));
+        }
+    }
+
+    /// Waits until all that was asked for is done.
+    pub(super) fn stop(&mut self) {
+        drop(self.tasks.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic is printed, and there is nothing left to do for it.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Makes the next segment ready; a writer that comes to need it meanwhile waits, one that came before made its own.
+fn prepare(shared: &Shared, prepared: &Prepared, number: u64) {
+    let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
+    if shared.log.meta(number).is_some() {
+        return;
+    }
+    match Segment::create(&shared.log.directory, number, SEGMENT_BYTES) {
+        Ok(segment) => *prepared = Some(segment),
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the log's next segment could not be prepared"
+            );
+        }
+    }
+}
+
+impl Checkpoint {
+    fn make(self, shared: &Shared) -> Result<(), String> {
+        shared.flush().map_err(|error| error.0)?;
+        if let Err(error) = self.manifest.write(&shared.options.directory) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the spool's manifest was not replaced"
+            );
+        }
+        for number in &self.remove {
+            let removed = Segment::remove(&shared.log.directory, *number);
+            removed.map_err(|error| format!("remove segment {number} of the log: {error}"))?;
+        }
+        if !self.remove.is_empty() {
+            let synced = sync_directory(&shared.log.directory);
+            synced.map_err(|error| format!("fsync the log's directory: {error}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,536 @@
+//! PURE. The log's frames as bytes: one frame is one commit, valid whole or not at all.
+//!
+//! ```text
+//! segment  head ‖ frame ‖ frame ‖ …                    then zeros, or the end of the file
+//! head     "PBXLOG" ‖ version u16 ‖ number u64 ‖ salt u64 ‖ CRC-32 u32                              28 bytes
+//! frame    "PBXF" ‖ number u64 ‖ durable u64 ‖ salt u64 ‖ length u32 ‖ CRC-32 u32 ‖ parts           36 bytes + length
+//! part     B0 5A ‖ kind u8 ‖ tree u8 ‖ key length u16 ‖ value length u32 ‖ CRC-32 u32 ‖ key ‖ value 14 bytes + both
+//! ```
+//! Integers are big-endian. A part's CRC covers the rest of its head, its key and its value, so that a part can be
+//! trusted alone, and what lies around a damaged one be salvaged. A frame's CRC covers its head and the CRCs of
+//! its parts: the records' bytes are summed once. `durable` is the newest frame that was on stable storage when this one
+//! was written: where a frame is missing, any later one tells whether it may be. The salt is the segment's own random number: what a producer puts into
+//! an event, or what a file held before, never looks like a frame.
+
+use super::super::entry::{LaneId, Seq};
+
+/// Bytes before a segment's first frame.
+pub(crate) const SEGMENT_HEAD_BYTES: usize = 28;
+/// Bytes before a frame's first part.
+pub(crate) const FRAME_HEAD_BYTES: usize = 36;
+/// Bytes before a part's key.
+pub(crate) const PART_HEAD_BYTES: usize = 14;
+/// What a new segment is written in; another version is refused.
+pub(crate) const VERSION: u16 = 1;
+
+const SEGMENT_MARK: &[u8; 6] = b"PBXLOG";
+pub(crate) const FRAME_MARK: [u8; 4] = *b"PBXF";
+pub(crate) const PART_MARK: [u8; 2] = [0xB0, 0x5A];
+
+/// Why bytes are not what they must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// The bytes end within it.
+    #[error("cut off")]
+    Short,
+    /// It does not begin as it must.
+    #[error("does not begin with its mark")]
+    Mark,
+    /// A segment of another version.
+    #[error("has format {0}, this program reads {VERSION}")]
+    Version(u16),
+    /// The checksum does not match.
+    #[error("its checksum does not match its bytes")]
+    Checksum,
+    /// A kind or tree that no version knows, or a key of another length.
+    #[error("holds an unknown kind of part")]
+    Kind,
+}
+
+/// The head of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHead {
+    /// Its place among the segments, from 1.
+    pub(crate) number: u64,
+    /// Random: tells its frames from anything else.
+    pub(crate) salt: u64,
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHead {
+    /// Its place in the log, from 1, contiguous over all segments.
+    pub(crate) number: u64,
+    /// The newest frame that was durable when this one was written.
+    pub(crate) durable: u64,
+    /// The segment's salt.
+    pub(crate) salt: u64,
+    /// Bytes of its parts.
+    pub(crate) bytes: u32,
+    crc: u32,
+}
+
+/// A tree of the store that a part changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tree {
+    /// Integrations and numbers of the lanes.
+    Lanes = 1,
+    /// Tallies of the lanes, and other numbers.
+    Cursors = 2,
+    /// The quarantine.
+    Quarantine = 3,
+    /// Stored traits.
+    Identities = 4,
+    /// What pushes came to.
+    Deliveries = 5,
+    /// The dedupe window.
+    Dedupe = 6,
+}
+
+/// A part of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// Records: see `chunk`.
+    Chunk {
+        /// Their lane.
+        lane: LaneId,
+        /// The seq of the first.
+        first: Seq,
+        /// The encoded chunk.
+        value: &'a [u8],
+    },
+    /// Sets a key of the store.
+    Put {
+        /// In which tree.
+        tree: Tree,
+        /// The key.
+        key: &'a [u8],
+        /// Its new value.
+        value: &'a [u8],
+    },
+    /// Removes a key of the store.
+    Remove {
+        /// In which tree.
+        tree: Tree,
+        /// The key.
+        key: &'a [u8],
+    },
+}
+
+/// The head of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartHead {
+    kind: u8,
+    tree: u8,
+    key: u16,
+    value: u32,
+    crc: u32,
+}
+
+const CHUNK: u8 = 1;
+const PUT: u8 = 2;
+const REMOVE: u8 = 3;
+
+/// Builds one frame after the other in a buffer that it keeps.
+#[derive(Debug, Default)]
+pub(crate) struct FrameBuilder {
+    bytes: Vec<u8>,
+    parts: crc32fast::Hasher,
+}
+
+impl FrameBuilder {
+    /// Begins a frame anew.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.resize(FRAME_HEAD_BYTES, 0);
+        self.parts = crc32fast::Hasher::new();
+    }
+
+    /// Whether it has no part.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.len() <= FRAME_HEAD_BYTES
+    }
+
+    /// Where the next part will begin, in bytes from the frame's beginning.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds records; `encode` appends the chunk's bytes.
+    pub(crate) fn chunk(&mut self, lane: LaneId, first: Seq, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.part(CHUNK, 0, &chunk_key(lane, first), encode);
+    }
+
+    /// Adds a put.
+    pub(crate) fn put(&mut self, tree: Tree, key: &[u8], value: &[u8]) {
+        self.part(PUT, tree as u8, key, |bytes| bytes.extend_from_slice(value));
+    }
+
+    /// Adds a removal.
+    pub(crate) fn remove(&mut self, tree: Tree, key: &[u8]) {
+        self.part(REMOVE, tree as u8, key, |_| {});
+    }
+
+    fn part(&mut self, kind: u8, tree: u8, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; PART_HEAD_BYTES]);
+        self.bytes.extend_from_slice(key);
+        let value_at = self.bytes.len();
+        value(&mut self.bytes);
+        let head = PartHead {
+            kind,
+            tree,
+            key: u16::try_from(key.len()).expect("keys are short"),
+            value: u32::try_from(self.bytes.len() - value_at).expect("a request is far below 4 GiB"),
+            crc: 0,
+        };
+        let body = self.bytes.get(at + PART_HEAD_BYTES..).unwrap_or_default();
+        let head = PartHead { crc: head.checksum(body), ..head };
+        self.parts.update(&head.crc.to_be_bytes());
+        if let Some(place) = self.bytes.get_mut(at..at + PART_HEAD_BYTES) {
+            place.copy_from_slice(&head.encode());
+        }
+    }
+
+    /// The frame's bytes, as the `number`th of the log, in a segment of `salt`.
+    pub(crate) fn finish(&mut self, number: u64, durable: u64, salt: u64) -> &[u8] {
+        let bytes = u32::try_from(self.bytes.len() - FRAME_HEAD_BYTES).expect("groups are bounded");
+        let head = FrameHead { number, durable, salt, bytes, crc: 0 };
+        let head = FrameHead { crc: head.checksum(self.parts.clone()), ..head };
+        if let Some(place) = self.bytes.get_mut(..FRAME_HEAD_BYTES) {
+            place.copy_from_slice(&head.encode());
+        }
+        &self.bytes
+    }
+
+    /// The puts and removals added so far.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = Part<'_>> {
+        let mut rest = self.bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let head = PartHead::decode(rest).ok()?;
+            let part = head.read(rest).ok()?;
+            rest = rest.get(head.size()..)?;
+            Some(part)
+        })
+        .filter(|part| !matches!(part, Part::Chunk { .. }))
+    }
+
+    /// Gives back the memory of an unusually large frame.
+    pub(crate) fn shrink(&mut self, bytes_max: usize) {
+        if self.bytes.capacity() > bytes_max {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+impl SegmentHead {
+    /// Its bytes.
+    pub(crate) fn encode(self) -> [u8; SEGMENT_HEAD_BYTES] {
+        let mut bytes = [0; SEGMENT_HEAD_BYTES];
+        let mut at = Writer(&mut bytes);
+        at.put(SEGMENT_MARK);
+        at.put(&VERSION.to_be_bytes());
+        at.put(&self.number.to_be_bytes());
+        at.put(&self.salt.to_be_bytes());
+        let crc = crc32fast::hash(bytes.get(..SEGMENT_HEAD_BYTES - 4).unwrap_or_default());
+        Writer(bytes.get_mut(SEGMENT_HEAD_BYTES - 4..).unwrap_or_default()).put(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// Reads it from the first bytes of a file.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<SegmentHead, FrameError> {
+        let mut at = Reader(bytes);
+        if at.take::<6>()? != *SEGMENT_MARK {
+            return Err(FrameError::Mark);
+        }
+        let version = at.u16()?;
+        if version != VERSION {
+            return Err(FrameError::Version(version));
+        }
+        let head = SegmentHead { number: at.u64()?, salt: at.u64()? };
+        at.u32()?;
+        if bytes.get(..SEGMENT_HEAD_BYTES) == Some(&head.encode()) { Ok(head) } else { Err(FrameError::Checksum) }
+    }
+}
+
+impl FrameHead {
+    fn encode(self) -> [u8; FRAME_HEAD_BYTES] {
+        let mut bytes = [0; FRAME_HEAD_BYTES];
+        let mut at = Writer(&mut bytes);
+        at.put(&FRAME_MARK);
+        at.put(&self.number.to_be_bytes());
+        at.put(&self.durable.to_be_bytes());
+        at.put(&self.salt.to_be_bytes());
+        at.put(&self.bytes.to_be_bytes());
+        at.put(&self.crc.to_be_bytes());
+        bytes
+    }
+
+    fn checksum(self, mut parts: crc32fast::Hasher) -> u32 {
+        parts.update(self.encode().get(..FRAME_HEAD_BYTES - 4).unwrap_or_default());
+        parts.finalize()
+    }
+
+    /// Reads the head alone, without its checksum, which needs the parts.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<FrameHead, FrameError> {
+        let mut at = Reader(bytes);
+        if at.take::<4>()? != FRAME_MARK {
+            return Err(FrameError::Mark);
+        }
+        let (number, durable, salt) = (at.u64()?, at.u64()?, at.u64()?);
+        Ok(FrameHead { number, durable, salt, bytes: at.u32()?, crc: at.u32()? })
+    }
+
+    /// The frame's size in the file.
+    pub(crate) fn size(self) -> u64 {
+        FRAME_HEAD_BYTES as u64 + u64::from(self.bytes)
+    }
+
+    /// Checks the whole frame, whose parts are `bytes`, and returns them in order.
+    ///
+    /// # Errors
+    /// See [`FrameError`]: any damage within the frame.
+    pub(crate) fn parts(self, bytes: &[u8]) -> Result<Vec<Part<'_>>, FrameError> {
+        let bytes = bytes.get(..self.bytes as usize).ok_or(FrameError::Short)?;
+        let mut sums = crc32fast::Hasher::new();
+        let mut parts = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let head = PartHead::decode(rest)?;
+            parts.push(head.part(rest)?);
+            sums.update(&head.crc.to_be_bytes());
+            rest = rest.get(head.size()..).unwrap_or_default();
+        }
+        if self.checksum(sums) == self.crc { Ok(parts) } else { Err(FrameError::Checksum) }
+    }
+}
+
+impl PartHead {
+    fn encode(self) -> [u8; PART_HEAD_BYTES] {
+        let mut bytes = [0; PART_HEAD_BYTES];
+        let mut at = Writer(&mut bytes);
+        at.put(&PART_MARK);
+        at.put(&[self.kind, self.tree]);
+        at.put(&self.key.to_be_bytes());
+        at.put(&self.value.to_be_bytes());
+        at.put(&self.crc.to_be_bytes());
+        bytes
+    }
+
+    fn checksum(self, body: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(self.encode().get(2..PART_HEAD_BYTES - 4).unwrap_or_default());
+        hasher.update(body);
+        hasher.finalize()
+    }
+
+    /// Reads the head alone, without its checksum.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub(crate) fn decode(bytes: &[u8]) -> Result<PartHead, FrameError> {
+        let mut at = Reader(bytes);
+        if at.take::<2>()? != PART_MARK {
+            return Err(FrameError::Mark);
+        }
+        let [kind, tree] = at.take()?;
+        Ok(PartHead { kind, tree, key: at.u16()?, value: at.u32()?, crc: at.u32()? })
+    }
+
+    /// The part's size in the file.
+    pub(crate) fn size(self) -> usize {
+        PART_HEAD_BYTES + usize::from(self.key) + self.value as usize
+    }
+
+    /// The lane and first seq of a chunk, whose part begins `bytes`: not checked yet.
+    pub(crate) fn chunk_key(self, bytes: &[u8]) -> Option<(LaneId, Seq)> {
+        let key = bytes.get(PART_HEAD_BYTES..)?.first_chunk::<12>()?;
+        (self.kind == CHUNK && self.key == 12).then(|| parse_chunk_key(key))
+    }
+
+    /// Checks the part that begins `bytes`.
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub(crate) fn part(self, bytes: &[u8]) -> Result<Part<'_>, FrameError> {
+        let body = bytes.get(PART_HEAD_BYTES..self.size()).ok_or(FrameError::Short)?;
+        if self.checksum(body) == self.crc { self.read(bytes) } else { Err(FrameError::Checksum) }
+    }
+
+    /// The part that begins `bytes`, unchecked.
+    fn read(self, bytes: &[u8]) -> Result<Part<'_>, FrameError> {
+        let body = bytes.get(PART_HEAD_BYTES..self.size()).ok_or(FrameError::Short)?;
+        let (key, value) = body.split_at_checked(usize::from(self.key)).ok_or(FrameError::Short)?;
+        match self.kind {
+            CHUNK => {
+                let key = key.try_into().map_err(|_| FrameError::Kind)?;
+                let (lane, first) = parse_chunk_key(key);
+                Ok(Part::Chunk { lane, first, value })
+            }
+            PUT => Ok(Part::Put { tree: Tree::of(self.tree)?, key, value }),
+            REMOVE => Ok(Part::Remove { tree: Tree::of(self.tree)?, key }),
+            _ => Err(FrameError::Kind),
+        }
+    }
+}
+
+/// A part's size in the file.
+pub(crate) fn part_size(part: &Part<'_>) -> u64 {
+    let (key, value) = match part {
+        Part::Chunk { value, .. } => (12, value.len()),
+        Part::Put { key, value, .. } => (key.len(), value.len()),
+        Part::Remove { key, .. } => (key.len(), 0),
+    };
+    (PART_HEAD_BYTES + key + value) as u64
+}
+
+impl Tree {
+    fn of(tree: u8) -> Result<Tree, FrameError> {
+        let all = [
+            Tree::Lanes,
+            Tree::Cursors,
+            Tree::Quarantine,
+            Tree::Identities,
+            Tree::Deliveries,
+            Tree::Dedupe,
+        ];
+        all.into_iter().find(|known| *known as u8 == tree).ok_or(FrameError::Kind)
+    }
+}
+
+fn chunk_key(lane: LaneId, first: Seq) -> [u8; 12] {
+    super::super::chunk::key(lane, first)
+}
+
+fn parse_chunk_key(key: &[u8; 12]) -> (LaneId, Seq) {
+    let [l0, l1, l2, l3, seq @ ..] = *key;
+    (LaneId(u32::from_be_bytes([l0, l1, l2, l3])), Seq(u64::from_be_bytes(seq)))
+}
+
+/// Takes integers off the front of bytes.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError::Short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u16(&mut self) -> Result<u16, FrameError> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, FrameError> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, FrameError> {
+        self.take().map(u64::from_be_bytes)
+    }
+}
+
+/// Puts bytes one after the other into a head of fixed size.
+struct Writer<'a>(&'a mut [u8]);
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        let (place, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        place.copy_from_slice(bytes);
+        self.0 = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(values: &[Vec<u8>]) -> Vec<u8> {
+        let mut builder = FrameBuilder::default();
+        builder.clear();
+        for (index, value) in (0_u32..).zip(values) {
+            match index % 3 {
+                0 => builder.chunk(LaneId(index), Seq(7), |bytes| bytes.extend_from_slice(value)),
+                1 => builder.put(Tree::Dedupe, b"key", value),
+                _ => builder.remove(Tree::Identities, value),
+            }
+        }
+        builder.finish(11, 10, 0x5A17).to_vec()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Part<'_>>, FrameError> {
+        let head = FrameHead::decode(bytes)?;
+        if (head.number, head.salt) != (11, 0x5A17) {
+            return Err(FrameError::Checksum);
+        }
+        head.parts(bytes.get(FRAME_HEAD_BYTES..).unwrap_or_default())
+    }
+
+    fn values() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 1..9)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_read_back(values in values()) {
+            let bytes = frame(&values);
+            let parts = read(&bytes).unwrap();
+            prop_assert_eq!(parts.len(), values.len());
+            for (part, value) in parts.into_iter().zip(&values) {
+                let same = match part {
+                    Part::Chunk { value: found, first: Seq(7), .. } | Part::Put { value: found, key: b"key", .. } => found == value,
+                    Part::Remove { key, tree: Tree::Identities } => key == value,
+                    _ => false,
+                };
+                prop_assert!(same);
+            }
+        }
+
+        #[test]
+        fn one_flipped_bit_or_a_cut_is_noticed(values in values(), at: prop::sample::Index, bit in 0_u8..8) {
+            let mut bytes = frame(&values);
+            let at = at.index(bytes.len());
+            prop_assert!(read(&bytes[..at]).is_err());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(read(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let marked = [&FRAME_MARK[..], &bytes].concat();
+            prop_assert!(read(&marked).is_err());
+            let marked = [&PART_MARK[..], &bytes].concat();
+            prop_assert!(PartHead::decode(&marked).and_then(|head| head.part(&marked)).is_err());
+            prop_assert!(SegmentHead::decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_place_is_not_valid_here() {
+        let mut builder = FrameBuilder::default();
+        builder.clear();
+        builder.put(Tree::Lanes, b"k", b"v");
+        let first = builder.finish(1, 0, 2).to_vec();
+        let second = builder.finish(2, 0, 2).to_vec();
+        let mixed = [&second[..FRAME_HEAD_BYTES - 4], &first[FRAME_HEAD_BYTES - 4..]].concat();
+        assert_eq!(FrameHead::decode(&mixed).unwrap().parts(&mixed[FRAME_HEAD_BYTES..]), Err(FrameError::Checksum));
+    }
+
+    #[test]
+    fn a_segment_head_names_its_version() {
+        let head = SegmentHead { number: 3, salt: 4 };
+        let mut bytes = head.encode();
+        assert_eq!(SegmentHead::decode(&bytes), Ok(head));
+        bytes[7] = 9;
+        assert_eq!(SegmentHead::decode(&bytes), Err(FrameError::Version(9)));
+    }
+}

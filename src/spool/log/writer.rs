@@ -1,0 +1,131 @@
+//! The log's one writer.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Applied, Log};
+use super::frame::{FrameBuilder, SEGMENT_HEAD_BYTES};
+use super::segment::{SEGMENT_BYTES, Segment};
+use super::table::{Meta, Placed};
+
+/// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
+const SPARE_BYTES: u64 = 512 << 10;
+
+/// The next segment, made ready beside the writer's work.
+pub(crate) type Prepared = Arc<Mutex<Option<Segment>>>;
+
+/// See the module. Nothing that it wrote is durable before [`Writer::sync`] returns.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    log: Arc<Log>,
+    active: Segment,
+    /// The last frame before it.
+    before: u64,
+    /// Where the next frame goes.
+    end: u64,
+    /// The newest frame that was written.
+    written: u64,
+    /// The newest frame that is durable.
+    durable: u64,
+    prepared: Prepared,
+}
+
+impl Writer {
+    /// Goes on after frame `last` in `active`, which is empty.
+    pub(crate) fn new(log: Arc<Log>, active: Segment, last: u64, prepared: Prepared) -> Writer {
+        let meta = Meta { salt: active.head.salt, last_frame: last, ..Meta::default() };
+        log.table_mut().insert(active.head.number, meta);
+        let end = SEGMENT_HEAD_BYTES as u64;
+        Writer { log, active, before: last, end, written: last, durable: last, prepared }
+    }
+
+    /// The newest frame that was written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether all of it is durable.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable == self.written
+    }
+
+    /// How far the store is once it has the changes of all that was written.
+    pub(crate) fn applied(&self) -> Applied {
+        Applied { frame: self.written, segment: self.active(), before: self.before }
+    }
+
+    /// The segment under way.
+    pub(crate) fn active(&self) -> u64 {
+        self.active.head.number
+    }
+
+    /// Whether the segment under way is half full: time to prepare the next.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.end > SEGMENT_BYTES / 2
+    }
+
+    /// Makes room for `bytes` more, in a new segment when this one is full. `spare` leaves the reserve untouched.
+    ///
+    /// # Errors
+    /// Most of all a full disk: nothing was written, and the log is as good as before.
+    pub(crate) fn reserve(&mut self, bytes: u64, spare: bool) -> io::Result<()> {
+        if self.end + bytes > SEGMENT_BYTES && self.end > SEGMENT_HEAD_BYTES as u64 {
+            match self.roll() {
+                Ok(()) => {}
+                Err(error) if spare => return Err(error),
+                Err(_) => {} // the reserve of the old segment is there for this
+            }
+        }
+        self.active.allocate(self.end + bytes + if spare { SPARE_BYTES } else { 0 })
+    }
+
+    /// Writes a frame and notes where its `chunks` lie, whose places are given from the frame's beginning.
+    ///
+    /// # Errors
+    /// Final: part of it may have been written.
+    pub(crate) fn append(&mut self, frame: &mut FrameBuilder, chunks: &[Placed]) -> io::Result<()> {
+        let number = self.written + 1;
+        let bytes = frame.finish(number, self.durable, self.active.head.salt);
+        self.active.allocate(self.end + bytes.len() as u64)?;
+        self.active.write(bytes, self.end)?;
+        let mut table = self.log.table_mut();
+        let meta = table.entry(self.active.head.number).or_default();
+        for chunk in chunks {
+            meta.add(Placed { at: self.end + chunk.at, ..*chunk });
+        }
+        self.end += bytes.len() as u64;
+        self.written = number;
+        (meta.end, meta.last_frame) = (self.end, number);
+        Ok(())
+    }
+
+    /// What was written is on stable storage when this returns.
+    ///
+    /// # Errors
+    /// Final.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.durable < self.written {
+            self.active.sync()?;
+            self.durable = self.written;
+        }
+        Ok(())
+    }
+
+    /// Ends the segment under way, and goes on in the next.
+    fn roll(&mut self) -> io::Result<()> {
+        self.sync()?;
+        let number = self.active.head.number + 1;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = match prepared.take() {
+            Some(next) if next.head.number == number => next,
+            _ => Segment::create(&self.log.directory, number, 0)?,
+        };
+        self.active.cut(self.end)?;
+        let meta = Meta { salt: next.head.salt, last_frame: self.written, ..Meta::default() };
+        self.log.table_mut().insert(number, meta);
+        self.active = next;
+        self.before = self.written;
+        self.end = SEGMENT_HEAD_BYTES as u64;
+        Ok(())
+    }
+}
