@@ -29,7 +29,7 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
-    let pushes = if support::smoke() { 2 } else { 50 };
+    let pushes = if support::smoke() { 2 } else { 300 };
     let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
     let address = runtime.block_on(serve());
     let spool = runtime

@@ -78,6 +78,9 @@ pub struct Settings {
 /// it repeats after the restart.
 pub const GRACE: Duration = Duration::from_secs(5);
 
+/// Records that are read at once: each reading is a visit to another thread.
+const READ_AHEAD: usize = 500;
+
 /// Why a forwarder ended early: the daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -234,7 +237,7 @@ impl<U: Upstream> Forwarder<U> {
         }
     }
 
-    /// Reads on from the end of the queue, up to a full push.
+    /// Reads on from the end of the queue, for a full push at least.
     async fn refill(&mut self) -> Result<(), RunError> {
         let next = match self.queue.last() {
             Some(last) => Seq(last.seq.0 + 1),
@@ -246,13 +249,13 @@ impl<U: Upstream> Forwarder<U> {
         self.read_on(next).await
     }
 
-    /// Reads on from `next`, the seq behind the queue's last. What lies before damage joins the queue; the damage is
+    /// Reads on from `next`, the seq behind the queue's last, when the queue holds less than a push. What lies before damage joins the queue; the damage is
     /// an error only once the queue is empty.
     async fn read_on(&mut self, next: Seq) -> Result<(), RunError> {
-        let missing = self.settings.batch_records_max.saturating_sub(self.queue.len());
-        if missing == 0 {
+        if self.queue.len() >= self.settings.batch_records_max {
             return Ok(());
         }
+        let missing = READ_AHEAD.max(self.settings.batch_records_max);
         let mut read = self.spool.peek(self.lane, next, missing, BYTES_MAX).await;
         if let Err(ReadError::Damaged { seq, .. }) = &read {
             let sound = usize::try_from(seq.0.saturating_sub(next.0)).unwrap_or(missing);

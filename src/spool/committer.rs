@@ -6,8 +6,8 @@
 //! While a frame is written, requests gather; the next group takes them all, so the flush is shared by as many as wait
 //! and no timer delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
 //!
-//! Settlements without copies for the quarantine are answered before their flush, which follows at once: a power cut in
-//! between repeats pushes that were answered last, which upstream merges.
+//! Settlements without copies for the quarantine are answered once they are written, and flushed beside the next push: a
+//! kill repeats the push in flight alone, a power cut at most the last few, which upstream merges.
 //!
 //! A failed write or flush is final (a second fsync after a failed one returns OK with nothing written, seen on
 //! ext4): everything waiting is refused, and so is everything later. A full disk is found before anything is planned, and
@@ -49,6 +49,8 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 /// A checkpoint that is due while another is under way is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
+/// So many groups of settlements may be answered before they are durable.
+const BEHIND_MAX: u64 = 4;
 /// A frame's buffer is kept for the next one up to this size.
 const FRAME_BYTES_KEPT: usize = 4 << 20;
 
@@ -146,15 +148,10 @@ impl Committer {
             let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
             self = self.driven(drive, move |committer| committer.commit(group, flush_now)).await;
             flush_due = match self.shared.options.sync {
-                _ if self.writer.is_durable() => None,
-                SyncMode::Every(interval) => flush_due.or(Some(Instant::now() + interval)),
-                SyncMode::Always => {
-                    // What waits will be flushed with this; when nothing does, it is flushed now.
-                    if waiting.is_empty() {
-                        self = self.driven(drive, Committer::flush).await;
-                    }
-                    None
+                SyncMode::Every(interval) if self.writer.behind() > 0 => {
+                    flush_due.or(Some(Instant::now() + interval))
                 }
+                _ => None,
             };
             if last || self.shared.failure().is_some() {
                 break;
@@ -220,13 +217,6 @@ impl Committer {
                 Ok(Err(error)) => self.fail(&error.0),
                 Err(panic) => self.fail(&format!("the committer panicked: {}", panic_text(panic.as_ref()))),
             }
-        }
-    }
-
-    /// Makes durable what was answered before its flush.
-    fn flush(&mut self) {
-        if let Err(error) = self.writer.sync().map_err(|error| failed("flush", &error)) {
-            self.fail(&error.0);
         }
     }
 
@@ -439,10 +429,9 @@ impl Committer {
         let chunks = self.build();
         if !self.frame.is_empty() {
             self.since_checkpoint += self.frame.len() as u64;
-            // Not two groups in a row are answered before their flush.
             let mut flush = self.group.flush;
-            if flush == Flush::After && !self.writer.is_durable() {
-                flush = Flush::AsConfigured;
+            if self.writer.behind() >= BEHIND_MAX {
+                flush = flush.max(Flush::AsConfigured);
             }
             self.writer.append(&mut self.frame, &chunks).map_err(|error| failed("write", &error))?;
             let before = match self.shared.options.sync {
@@ -451,6 +440,8 @@ impl Committer {
             };
             if before {
                 self.writer.sync().map_err(|error| failed("flush", &error))?;
+            } else if self.shared.options.sync == SyncMode::Always {
+                self.writer.sync_soon();
             }
             for part in self.frame.changes() {
                 self.shared.store.apply(&part)?;

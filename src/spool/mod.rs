@@ -58,7 +58,7 @@ pub use self::error::{AppendError, OpenError, ReadError};
 use self::checkpoint::Keeper;
 use self::committer::Committer;
 use self::dedupe::Windows;
-use self::log::{Log, Prepared, Writer};
+use self::log::{Log, Prepared, Syncer, Writer};
 use self::manifest::{Floor, Manifest};
 use self::shared::Shared;
 use self::store::{LaneOnDisk, Store, StoreError};
@@ -177,7 +177,10 @@ impl Spool {
         let prepared = Prepared::default();
         let keeper = Keeper::start(shared.clone(), prepared.clone(), noted)
             .map_err(generation::failed("start the keeper of", &directory))?;
-        let writer = Writer::new(shared.log.clone(), opened.active, opened.last, prepared);
+        let failing = shared.clone();
+        let syncer = Syncer::start(move |error| failing.fail(&format!("flush the log: {error}")))
+            .map_err(generation::failed("start the syncer of", &directory))?;
+        let writer = Writer::new(shared.log.clone(), opened.active, opened.last, prepared, syncer);
         let committer =
             Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
         let (work, waiting) = mpsc::channel(WAITING_MAX);

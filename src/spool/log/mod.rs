@@ -17,6 +17,7 @@ pub(crate) mod frame;
 mod reader;
 pub(crate) mod recovery;
 pub(crate) mod segment;
+mod syncer;
 pub(crate) mod table;
 mod writer;
 
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use self::syncer::Syncer;
 pub(crate) use self::writer::{Prepared, Writer};
 
 use serde::{Deserialize, Serialize};

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
@@ -32,7 +33,7 @@ pub(crate) struct Segment {
     /// What its file begins with.
     pub(crate) head: SegmentHead,
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Up to here the file has blocks.
     allocated: u64,
 }
@@ -57,6 +58,7 @@ impl Segment {
         file.sync_all()?;
         fs::rename(&unfinished, &path)?;
         sync_directory(directory)?;
+        let file = Arc::new(file);
         Ok(Segment { head, path, file, allocated: allocated.max(SEGMENT_HEAD_BYTES as u64) })
     }
 
@@ -78,7 +80,7 @@ impl Segment {
             return Err(damaged(&path, &format!("is segment {} under another name", head.number)));
         }
         let allocated = file.metadata().map_err(failed("read", &path))?.len();
-        Ok(Segment { head, path, file, allocated })
+        Ok(Segment { head, path, file: Arc::new(file), allocated })
     }
 
     /// Its file's path.
@@ -144,6 +146,11 @@ impl Segment {
     /// Final for the process: a second fdatasync would return OK with nothing written.
     pub(crate) fn sync(&self) -> io::Result<()> {
         durable::fdatasync(&self.file)
+    }
+
+    /// Its file, to be flushed beside the writer's work.
+    pub(crate) fn file(&self) -> Arc<File> {
+        self.file.clone()
     }
 
     /// Ends the file at `end`.

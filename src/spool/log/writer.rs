@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Applied, Log};
 use super::frame::{FrameBuilder, SEGMENT_HEAD_BYTES};
 use super::segment::{SEGMENT_BYTES, Segment};
+use super::syncer::Syncer;
 use super::table::{Meta, Placed};
 
 /// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
@@ -25,18 +26,25 @@ pub(crate) struct Writer {
     end: u64,
     /// The newest frame that was written.
     written: u64,
-    /// The newest frame that is durable.
+    /// The newest frame that this one made durable.
     durable: u64,
     prepared: Prepared,
+    syncer: Syncer,
 }
 
 impl Writer {
     /// Goes on after frame `last` in `active`, which is empty.
-    pub(crate) fn new(log: Arc<Log>, active: Segment, last: u64, prepared: Prepared) -> Writer {
+    pub(crate) fn new(
+        log: Arc<Log>,
+        active: Segment,
+        last: u64,
+        prepared: Prepared,
+        syncer: Syncer,
+    ) -> Writer {
         let meta = Meta { salt: active.head.salt, last_frame: last, ..Meta::default() };
         log.table_mut().insert(active.head.number, meta);
         let end = SEGMENT_HEAD_BYTES as u64;
-        Writer { log, active, before: last, end, written: last, durable: last, prepared }
+        Writer { log, active, before: last, end, written: last, durable: last, prepared, syncer }
     }
 
     /// The newest frame that was written.
@@ -44,9 +52,13 @@ impl Writer {
         self.written
     }
 
-    /// Whether all of it is durable.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.durable == self.written
+    /// How many frames are not durable yet.
+    pub(crate) fn behind(&self) -> u64 {
+        self.written - self.durable()
+    }
+
+    fn durable(&self) -> u64 {
+        self.durable.max(self.syncer.durable())
     }
 
     /// How far the store is once it has the changes of all that was written.
@@ -85,7 +97,7 @@ impl Writer {
     /// Final: part of it may have been written.
     pub(crate) fn append(&mut self, frame: &mut FrameBuilder, chunks: &[Placed]) -> io::Result<()> {
         let number = self.written + 1;
-        let bytes = frame.finish(number, self.durable, self.active.head.salt);
+        let bytes = frame.finish(number, self.durable(), self.active.head.salt);
         self.active.allocate(self.end + bytes.len() as u64)?;
         self.active.write(bytes, self.end)?;
         let mut table = self.log.table_mut();
@@ -104,11 +116,18 @@ impl Writer {
     /// # Errors
     /// Final.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
-        if self.durable < self.written {
+        if self.behind() > 0 {
             self.active.sync()?;
             self.durable = self.written;
         }
         Ok(())
+    }
+
+    /// Has what was written flushed, and does not wait for it.
+    pub(crate) fn sync_soon(&mut self) {
+        if self.behind() > 0 {
+            self.syncer.ask(|| self.active.file(), self.written);
+        }
     }
 
     /// Ends the segment under way, and goes on in the next.
