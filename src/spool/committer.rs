@@ -49,8 +49,10 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 /// A checkpoint that is due while another is under way is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
-/// So many groups of settlements may be answered before they are durable.
-const BEHIND_MAX: u64 = 4;
+/// So many groups of settlements may be answered before they are durable; a flush is asked for at half of that, or once
+/// nothing has come for a moment.
+const BEHIND_MAX: u64 = 8;
+const BEHIND_FOR: Duration = Duration::from_millis(5);
 /// A frame's buffer is kept for the next one up to this size.
 const FRAME_BYTES_KEPT: usize = 4 << 20;
 
@@ -148,10 +150,9 @@ impl Committer {
             let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
             self = self.driven(drive, move |committer| committer.commit(group, flush_now)).await;
             flush_due = match self.shared.options.sync {
-                SyncMode::Every(interval) if self.writer.behind() > 0 => {
-                    flush_due.or(Some(Instant::now() + interval))
-                }
-                _ => None,
+                _ if self.writer.behind() == 0 => None,
+                SyncMode::Every(interval) => flush_due.or(Some(Instant::now() + interval)),
+                SyncMode::Always => Some(Instant::now() + BEHIND_FOR),
             };
             if last || self.shared.failure().is_some() {
                 break;
@@ -189,50 +190,51 @@ impl Committer {
     /// One group, from requests to answers.
     fn commit(&mut self, mut works: Vec<Work>, flush_now: bool) {
         self.refuse_without_room(&mut works);
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let written = self.guarded(|committer| {
             for work in works {
-                self.plan(work);
+                committer.plan(work);
             }
-            self.write(flush_now)
-        }));
-        let failure = match done {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.0),
-            Err(panic) => Some(format!("the committer panicked: {}", panic_text(panic.as_ref()))),
-        };
+            committer.write(flush_now)?;
+            // Nobody looks a settlement up: its answer need not wait for the store.
+            if committer.group.flush == Flush::After { Ok(()) } else { committer.apply() }
+        });
         let mut group = mem::take(&mut self.group);
-        let settled = self.checkpoint_waits || group.settled;
-        if let Some(reason) = failure {
-            self.fail(&reason);
-            let error = AppendError::Failed(reason);
-            group.answers.iter_mut().for_each(|answer| answer.fail(&error));
-        } else {
-            self.publish(&mut group);
+        let moved = group.settled || self.checkpoint_waits;
+        match written {
+            Ok(()) => self.publish(&mut group),
+            Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
         }
         group.answers.into_iter().for_each(Answer::send);
         if self.shared.failure().is_none() {
-            let kept = catch_unwind(AssertUnwindSafe(|| self.keep_up(settled)));
-            match kept {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.fail(&error.0),
-                Err(panic) => self.fail(&format!("the committer panicked: {}", panic_text(panic.as_ref()))),
-            }
+            // A failure is told to everyone by itself.
+            drop(self.guarded(|committer| {
+                committer.apply()?;
+                committer.keep_up(moved)
+            }));
         }
+    }
+
+    /// Takes a step; its failure or panic is the spool's.
+    fn guarded(
+        &mut self,
+        step: impl FnOnce(&mut Committer) -> Result<(), StoreError>,
+    ) -> Result<(), AppendError> {
+        let reason = match catch_unwind(AssertUnwindSafe(|| step(self))) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.0,
+            Err(panic) => format!("the committer panicked: {}", panic_text(panic.as_ref())),
+        };
+        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
+        self.shared.fail(&reason);
+        Err(AppendError::Failed(reason))
     }
 
     /// The last checkpoint: the next open has nothing to apply.
     fn end(&mut self) {
-        if self.shared.failure().is_none()
-            && let Err(error) = self.checkpoint(Vec::new())
-        {
-            self.fail(&error.0);
+        if self.shared.failure().is_none() {
+            drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
         }
         self.keeper.stop();
-    }
-
-    fn fail(&self, reason: &str) {
-        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-        self.shared.fail(reason);
     }
 
     /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace.
@@ -440,17 +442,25 @@ impl Committer {
             };
             if before {
                 self.writer.sync().map_err(|error| failed("flush", &error))?;
-            } else if self.shared.options.sync == SyncMode::Always {
+            } else if self.shared.options.sync == SyncMode::Always
+                && self.writer.behind() >= BEHIND_MAX / 2
+            {
                 self.writer.sync_soon();
             }
-            for part in self.frame.changes() {
-                self.shared.store.apply(&part)?;
-            }
-            self.frame.shrink(FRAME_BYTES_KEPT);
         }
         if flush_now {
             self.writer.sync().map_err(|error| failed("flush", &error))?;
         }
+        Ok(())
+    }
+
+    /// Brings the store up to the frame that was written.
+    fn apply(&mut self) -> Result<(), StoreError> {
+        for part in self.frame.changes() {
+            self.shared.store.apply(&part)?;
+        }
+        self.frame.clear();
+        self.frame.shrink(FRAME_BYTES_KEPT);
         Ok(())
     }
 
