@@ -53,3 +53,7 @@ pub mod mapping;
 pub mod simulator;
 pub mod socket;
 pub mod spool;
+
+/// Buffers of many sizes come and go with every request; this allocator keeps their pages at hand.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

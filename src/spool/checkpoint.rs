@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::generation::sync_directory;
 use super::log::Prepared;
-use super::log::segment::{SEGMENT_BYTES, Segment};
+use super::log::segment::Segment;
 use super::manifest::Manifest;
 use super::shared::Shared;
 
@@ -25,7 +25,8 @@ pub(super) struct Checkpoint {
 
 #[derive(Debug)]
 enum Task {
-    Prepare(u64),
+    /// (number, bytes of zeros)
+    Prepare(u64, u64),
     Checkpoint(Checkpoint),
 }
 
@@ -56,7 +57,7 @@ impl Keeper {
         let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || {
             for task in waiting {
                 match task {
-                    Task::Prepare(number) => prepare(&shared, &prepared, number),
+                    Task::Prepare(number, zeros) => prepare(&shared, &prepared, number, zeros),
                     Task::Checkpoint(checkpoint) => {
                         if shared.failure().is_none()
                             && let Err(reason) = checkpoint.make(&shared)
@@ -82,11 +83,11 @@ impl Keeper {
         self.noted.insert(number)
     }
 
-    /// Has segment `number` prepared, once.
-    pub(super) fn prepare(&mut self, number: u64) {
+    /// Has segment `number` prepared, once, with `zeros` bytes.
+    pub(super) fn prepare(&mut self, number: u64, zeros: u64) {
         if self.prepared_to < number {
             self.prepared_to = number;
-            self.send(Task::Prepare(number));
+            self.send(Task::Prepare(number, zeros));
         }
     }
 
@@ -115,12 +116,12 @@ impl Keeper {
 }
 
 /// Makes the next segment ready; a writer that comes to need it meanwhile waits, one that came before made its own.
-fn prepare(shared: &Shared, prepared: &Prepared, number: u64) {
+fn prepare(shared: &Shared, prepared: &Prepared, number: u64, zeros: u64) {
     let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
     if shared.log.meta(number).is_some() {
         return;
     }
-    match Segment::create(&shared.log.directory, number, SEGMENT_BYTES) {
+    match Segment::create(&shared.log.directory, number, zeros) {
         Ok(segment) => *prepared = Some(segment),
         Err(error) => {
             tracing::warn!(

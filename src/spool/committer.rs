@@ -528,8 +528,8 @@ impl Committer {
     /// cursors have moved.
     fn keep_up(&mut self, settled: bool) -> Result<(), StoreError> {
         let active = self.writer.active();
-        if self.writer.is_half_full() {
-            self.keeper.prepare(active + 1);
+        if let Some(zeros) = self.writer.prepare() {
+            self.keeper.prepare(active + 1, zeros);
         }
         let due = self.since_checkpoint >= CHECKPOINT_BYTES
             || (self.since_checkpoint > 0

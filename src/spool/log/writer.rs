@@ -12,6 +12,9 @@ use super::table::{Meta, Placed};
 /// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
 const SPARE_BYTES: u64 = 512 << 10;
 
+/// Above this, on average, frames are large.
+const FRAME_BYTES_LARGE: u64 = 512 << 10;
+
 /// The next segment, made ready beside the writer's work.
 pub(crate) type Prepared = Arc<Mutex<Option<Segment>>>;
 
@@ -71,9 +74,12 @@ impl Writer {
         self.active.head.number
     }
 
-    /// Whether the segment under way is half full: time to prepare the next.
-    pub(crate) fn is_half_full(&self) -> bool {
-        self.end > SEGMENT_BYTES / 2
+    /// With how many bytes of zeros the next segment is to be prepared, once this one is half full. Large frames gain
+    /// nothing from blocks that are there already: writing them twice would cost more.
+    pub(crate) fn prepare(&self) -> Option<u64> {
+        let frames = self.written.saturating_sub(self.before).max(1);
+        let large = self.end / frames > FRAME_BYTES_LARGE;
+        (self.end > SEGMENT_BYTES / 2).then_some(if large { 0 } else { SEGMENT_BYTES })
     }
 
     /// Makes room for `bytes` more, in a new segment when this one is full. `spare` leaves the reserve untouched.
