@@ -96,6 +96,8 @@ struct Group {
     /// (id, stored bytes)
     releases: Vec<(QuarantineId, u64)>,
     new_lanes: Vec<LaneId>,
+    /// Whether the disk is low, once somebody has asked.
+    disk: Option<Result<(), AppendError>>,
     /// Whether it moves a cursor.
     settled: bool,
     /// What the answers wait for.
@@ -306,7 +308,8 @@ impl Committer {
         }
         if records > 0 && append.releases.is_empty() {
             let (queued_records, queued_bytes) = self.queued();
-            self.shared.refusal(queued_records + records, queued_bytes + bytes)?;
+            self.shared.full(queued_records + records, queued_bytes + bytes)?;
+            self.group.disk_low(&self.shared)?;
         }
         let mut releases = Vec::new();
         for id in &append.releases {
@@ -584,6 +587,11 @@ impl Committer {
 }
 
 impl Group {
+    /// Looks at the disk once for all of the group.
+    fn disk_low(&mut self, shared: &Shared) -> Result<(), AppendError> {
+        self.disk.get_or_insert_with(|| shared.disk_low()).clone()
+    }
+
     fn need(&mut self, flush: Flush) {
         self.flush = self.flush.max(flush);
     }

@@ -339,7 +339,8 @@ impl Spool {
                 (records + queued, bytes + counted.bytes.saturating_sub(counted.tallies.bytes))
             },
         );
-        self.shared.refusal(records + 1, bytes + 1)
+        self.shared.full(records + 1, bytes + 1)?;
+        self.shared.disk_low()
     }
 
     /// The stored traits (a JSON object) of each key, in the order of `keys`.

@@ -151,22 +151,20 @@ impl Shared {
 
     // ── limits ──
 
-    /// Refuses when `records` and `bytes` in the spool would be too many, or the disk is low (Promise 7).
-    pub(super) fn refusal(&self, records: u64, bytes: u64) -> Result<(), AppendError> {
+    /// Refuses when `records` and `bytes` in the spool would be too many (Promise 7).
+    pub(super) fn full(&self, records: u64, bytes: u64) -> Result<(), AppendError> {
+        let full = |queued, limit, unit| Err(AppendError::Full { queued, limit, unit });
         if records > self.options.records_max {
-            return Err(AppendError::Full {
-                queued: records,
-                limit: self.options.records_max,
-                unit: "records",
-            });
+            return full(records, self.options.records_max, "records");
         }
         if bytes > self.options.bytes_max {
-            return Err(AppendError::Full {
-                queued: bytes,
-                limit: self.options.bytes_max,
-                unit: "bytes",
-            });
+            return full(bytes, self.options.bytes_max, "bytes");
         }
+        Ok(())
+    }
+
+    /// Refuses when the disk is low (Promise 7).
+    pub(super) fn disk_low(&self) -> Result<(), AppendError> {
         let min = self.options.free_disk_min_bytes;
         match rustix::fs::statvfs(&self.options.directory) {
             Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < min => {
