@@ -1,10 +1,16 @@
 //! Workload: 64 connections to a Unix socket, each sending the example event (one a request, or 100 in a batch) and
-//! awaiting the answer before the next. Limit: a bare hyper server on the same kind of socket that reads the body and
-//! answers 200, and stores nothing. Ours answers after its commit.
+//! awaiting the answer before the next; and one connection alone. Ours answers after its commit.
+//!
+//! Limits: a bare hyper server on the same kind of socket that reads the body and answers 200, and stores nothing; a
+//! plain file that gets the same bytes in as many appends as ours made commits, or one append a request, with an
+//! fdatasync each.
 
 mod support;
 
+use std::cell::Cell;
 use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +24,14 @@ use hyper_util::rt::TokioIo;
 use pillarbox::ingest::{self, Counters, Intake, Integration, Limits, Service};
 use pillarbox::mapping::{Preset, Rules};
 use pillarbox::socket;
-use pillarbox::spool::{Drive, Spool};
+use pillarbox::spool::{Drive, Spool, durable};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 const CONNECTIONS: u32 = 64;
+/// What the example event becomes, about.
+const RECORD_BYTES: usize = 400;
 const EVENT: &str = r#"{"type":"track","userId":"user-123","event":"Product Viewed","timestamp":"2026-06-06T15:32:52.417Z","properties":{"product_id":"SKU-A","product_name":"Merino Crew Jumper","variant":"navy-m","price":79.00,"currency":"GBP","category":"Knitwear"},"context":{"page":{"url":"https://example.com/products/merino-crew"}}}"#;
 
 fn main() {
@@ -58,16 +66,61 @@ fn main() {
             &format!("ingest, {CONNECTIONS} connections, {name}"),
             "events",
             CONNECTIONS * requests * events,
-            || runtime.block_on(send(&ours, path, &body, requests)),
-            || runtime.block_on(send(&bare, path, &body, requests)),
+            || runtime.block_on(send(&ours, path, &body, CONNECTIONS, requests)),
+            || runtime.block_on(send(&bare, path, &body, CONNECTIONS, requests)),
         );
     }
+    let mut file = File::create(directory.path().join("plain")).expect("a plain file");
+    let body = Bytes::from(batch);
+    let requests = if support::smoke() { 1 } else { 4 };
+    let all = CONNECTIONS * requests;
+    for (name, own) in [("same commits", true), ("a commit each", false)] {
+        let commits = Cell::new(all);
+        support::side_by_side(
+            &format!("ingest, 100 a request, by a plain file, {name}"),
+            "events",
+            all * 100,
+            || {
+                let before = durable::calls();
+                let took = runtime.block_on(send(&ours, "/v1/batch", &body, CONNECTIONS, requests));
+                let made = u32::try_from(durable::calls() - before).expect("few");
+                commits.set(if own { made.max(1) } else { all });
+                took
+            },
+            || plain(&mut file, commits.get(), RECORD_BYTES * 100 * (all / commits.get()) as usize),
+        );
+    }
+    let body = Bytes::from(EVENT);
+    let requests = if support::smoke() { 1 } else { 200 };
+    support::side_by_side(
+        "ingest, a lone event, by a plain file",
+        "events",
+        requests,
+        || runtime.block_on(send(&ours, "/v1/track", &body, 1, requests)),
+        || plain(&mut file, requests, RECORD_BYTES),
+    );
     runtime.block_on(spool.close());
 }
 
-async fn send(socket: &Path, path: &'static str, body: &Bytes, requests: u32) -> Duration {
+/// Appends of `bytes` each, with an fdatasync each.
+fn plain(file: &mut File, commits: u32, bytes: usize) -> Duration {
+    let bytes = vec![b'x'; bytes];
+    let begun = Instant::now();
+    for _ in 0..commits {
+        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a durable write");
+    }
+    begun.elapsed()
+}
+
+async fn send(
+    socket: &Path,
+    path: &'static str,
+    body: &Bytes,
+    connections: u32,
+    requests: u32,
+) -> Duration {
     let mut senders = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..connections {
         let stream = UnixStream::connect(socket).await.expect("the server listens");
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");

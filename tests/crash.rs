@@ -114,8 +114,8 @@ fn an_identity_survives_a_kill() {
 }
 
 /// Goal: an answer comes after an fdatasync that covers the event (Promise 1).
-/// Method: strace shows, for each of some events, a write of the store's file that holds the event's id, then an
-/// fdatasync of the same file, then the 200.
+/// Method: strace shows, for each of some events, a write of the log that holds the event's id, then an
+/// fdatasync of the log, then the 200.
 #[test]
 fn strace_shows_the_fdatasync_between_the_write_and_the_answer() {
     let upstream = Upstream::start(None, &[]);
@@ -159,11 +159,11 @@ fn strace_shows_the_fdatasync_between_the_write_and_the_answer() {
         };
         let id = format!("traced-{n}");
         let written = find(from, &|line| {
-            line.contains("pwrite64(") && line.contains("/db>") && line.contains(&id)
+            line.contains("pwrite64(") && line.contains(".log>") && line.contains(&id)
         });
         let synced = find(written, &|line| {
             let done = line.contains("= 0") && !line.contains("unfinished");
-            done && (line.contains("fdatasync(") && line.contains("/db>")
+            done && (line.contains("fdatasync(") && line.contains(".log>")
                 || line.contains("<... fdatasync resumed>"))
         });
         let answered =
