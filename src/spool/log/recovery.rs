@@ -62,10 +62,19 @@ fn frame(bytes: &[u8], salt: u64, next: Option<u64>) -> Result<(FrameHead, Vec<P
 
 /// The first valid frame in `bytes` that was written when frame `missing` was durable.
 fn later(bytes: &[u8], salt: u64, missing: u64) -> Option<u64> {
-    marks(bytes).find_map(|at| {
+    marks(without_zeros(bytes)).find_map(|at| {
         let (head, _) = frame(bytes.get(at..)?, salt, None).ok()?;
         (head.durable >= missing).then_some(head.number)
     })
+}
+
+/// `bytes` up to the last block that is not zeros: most of a segment is, at first.
+fn without_zeros(mut bytes: &[u8]) -> &[u8] {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    while let Some(rest) = bytes.strip_suffix(&ZEROS) {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// Where the mark of a frame stands in `bytes`.
