@@ -13,7 +13,8 @@ mod support;
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use support::{Daemon, Host, Producer, Upstream, wait_until};
 

@@ -119,6 +119,13 @@ fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
         let next = next.unwrap_or_default();
         causes.push(format!("{style}{name}{style:#}: {}{next}", printable(&report.cause)));
     }
+    if !lane.is_conserved() {
+        let (accepted, held) = (number(lane.newest), number(lane.held));
+        causes.push(format!(
+            "{WARN}{name}{WARN:#}: {accepted} records were accepted, but what has ended and the {held} in the log are not as \
+             many: stop the daemon and see `pillarbox spool verify`"
+        ));
+    }
     if known.endpoint.is_none() && lane.queued_records > 0 {
         let (records, size) = (number(lane.queued_records), show::bytes(lane.queued_bytes));
         causes.push(format!(
@@ -194,7 +201,9 @@ mod tests {
             name: name.into(),
             endpoint: Some("https://x/".into()),
             lane: LaneStats {
+                newest: 1_234_567 + 12_345_678,
                 queued_records: 1_234_567,
+                held: 1_234_567,
                 queued_bytes: 5 << 20,
                 oldest_at: Some(UnixMillis(0)),
                 delivered: 12_345_678,
@@ -260,6 +269,7 @@ mod tests {
         let mut uk = known("uk", State::Idle, "");
         uk.report.records_rejected = 4;
         (uk.lane.withheld, uk.lane.erased) = (5, 6);
+        uk.lane.newest += 5 + 6 + 1;
         let mut status = of(vec![uk, old]);
         status.quarantined = 9;
         status.refusing = Some("the spool is full".into());
@@ -271,6 +281,7 @@ mod tests {
             "not configured",
             "old: 1,234,567 records (5.0 MiB) wait and nobody delivers them: configure it again",
             "uk: 4 named as rejected",
+            "uk: 13,580,257 records were accepted, but what has ended and the 1,234,567 in the log are not as many",
             "uk: 5 withheld",
             "uk: 6 erased",
             "quarantine: 9 set aside",

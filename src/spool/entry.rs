@@ -196,4 +196,16 @@ pub struct LaneStats {
     pub withheld: u64,
     /// Records settled as erased.
     pub erased: u64,
+    /// Records from the cursor on that the log holds: as many as are queued, unless something is lost.
+    pub held: u64,
+}
+
+impl LaneStats {
+    /// Whether every record that was ever accepted is accounted for (Promise 6): accepted = delivered + quarantined +
+    /// withheld + erased + what the log holds.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        let ended = self.delivered + self.quarantined + self.withheld + self.erased;
+        self.newest == ended + self.held
+    }
 }

@@ -65,6 +65,31 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
 /// # Errors
 /// [`OpenError::Damaged`] when `CURRENT` names what does not exist, or names are missing for what does.
 pub(super) fn current(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
+    let finished = finished(directory)?;
+    let pointer = directory.join(CURRENT);
+    let name = match fs::read_to_string(&pointer) {
+        Ok(text) => text.trim().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match finished.as_slice() {
+            [] => return Ok(None),
+            [only] => return Ok(Some(only.clone())),
+            _ => {
+                return Err(damaged(&pointer, "is missing, and there is more than one generation"));
+            }
+        },
+        Err(error) => return Err(failed("read", &pointer)(error)),
+    };
+    let path = directory.join(&name);
+    if !finished.contains(&path) {
+        return Err(damaged(
+            &pointer,
+            &format!("names the generation {name:?}, which does not exist"),
+        ));
+    }
+    Ok(Some(path))
+}
+
+/// The generations that have their name. Removes unfinished ones.
+fn finished(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let mut finished = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
         let path = entry.map_err(failed("list", directory))?.path();
@@ -76,28 +101,10 @@ pub(super) fn current(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
         if path.extension().is_some_and(|extension| extension == UNFINISHED) {
             fs::remove_dir_all(&path).map_err(failed("remove the unfinished", &path))?;
         } else if digits == name {
-            finished.push(name.to_owned());
+            finished.push(path);
         }
     }
-    let pointer = directory.join(CURRENT);
-    let name = match fs::read_to_string(&pointer) {
-        Ok(text) => text.trim().to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match finished.as_slice() {
-            [] => return Ok(None),
-            [only] => only.clone(),
-            _ => {
-                return Err(damaged(&pointer, "is missing, and there is more than one generation"));
-            }
-        },
-        Err(error) => return Err(failed("read", &pointer)(error)),
-    };
-    if !finished.contains(&name) {
-        return Err(damaged(
-            &pointer,
-            &format!("names the generation {name:?}, which does not exist"),
-        ));
-    }
-    Ok(Some(directory.join(name)))
+    Ok(finished)
 }
 
 /// Makes generation `number`: `fill` creates and closes the store in the directory that it is given.
@@ -119,6 +126,26 @@ pub(super) fn create(
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     replace(&directory.join(CURRENT), name.as_bytes())?;
     Ok(path)
+}
+
+/// The number in a generation's name.
+#[must_use]
+pub(super) fn number(path: &Path) -> u64 {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.parse().ok()).unwrap_or_default()
+}
+
+/// Removes every finished generation but `current`, which `CURRENT` names.
+///
+/// # Errors
+/// Any I/O error.
+pub(super) fn remove_others(directory: &Path, current: &Path) -> Result<(), OpenError> {
+    for path in finished(directory)? {
+        if path != current {
+            fs::remove_dir_all(&path).map_err(failed("remove the old", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the file at `path`: written beside it, fsynced, renamed, directory fsynced.

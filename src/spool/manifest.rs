@@ -4,7 +4,7 @@
 //! legal cursor and newest seq of each lane, as some earlier commit left them; what falls below is damage. It is
 //! replaced now and then, never in step with the commits: it is a floor, not a copy.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +88,10 @@ impl Manifest {
     ///
     /// # Errors
     /// [`OpenError::Damaged`] names the file.
-    pub(super) fn check_file(&self, store_file: &PathBuf) -> Result<(), OpenError> {
+    pub(super) fn check_file(&self, generation: &Path, store_file: &Path) -> Result<(), OpenError> {
+        if generation.file_name() != Some(self.generation.as_ref()) {
+            return Ok(()); // the floor is of the generation before
+        }
         let bytes = std::fs::metadata(store_file).map(|metadata| metadata.len());
         match bytes {
             Ok(bytes) if bytes >= self.store_bytes_min => Ok(()),
@@ -101,6 +104,18 @@ impl Manifest {
             }
             Err(error) => Err(damaged(store_file, &format!("cannot be read: {error}"))),
         }
+    }
+
+    /// Refuses a log that has lost its end: `last` is the last frame that was found.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] names the directory.
+    pub(super) fn check_log(&self, log: &Path, last: u64) -> Result<(), OpenError> {
+        if last >= self.log_frame_min {
+            return Ok(());
+        }
+        let what = format!("ends with frame {last}, but frame {} was durable", self.log_frame_min);
+        Err(damaged(log, &what))
     }
 
     /// Refuses a store whose lanes have fallen below their floors. `lanes` are (id, newest, cursor) as opened.

@@ -17,14 +17,13 @@
 //! | `dedupe` (PURE) | the window of recent message ids |
 //! | `log` | the log: frames, segments, reading and writing them, recovery |
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
-//! | `checkpoint` | keeps log and store in step, removes what is settled |
-//! | `committer`, `work` | group commit: the one writer, and what it is asked |
+//! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
 //! | `shared`, `identity` | what handles and committer share |
+//! | `opening` | what is found on disk, checked and brought together |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
 //! | `durable` | makes sled's flush a true fdatasync |
 
 pub mod chunk;
-mod checkpoint;
 mod committer;
 mod dedupe;
 pub mod durable;
@@ -34,6 +33,7 @@ mod generation;
 mod identity;
 mod log;
 mod manifest;
+mod opening;
 mod quarantine;
 mod sealed;
 mod shared;
@@ -55,17 +55,11 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
-use self::checkpoint::Keeper;
-use self::committer::Committer;
-use self::dedupe::Windows;
-use self::log::{Log, Prepared, Syncer, Writer};
-use self::manifest::{Floor, Manifest};
+use self::committer::{Committer, Keeper};
+use self::log::{Prepared, Syncer, Writer};
+use self::opening::Recovered;
 use self::shared::Shared;
-use self::store::{LaneOnDisk, Store, StoreError};
 use self::work::{WAITING_MAX, Work};
-
-/// The log's directory within the spool's.
-const LOG: &str = "log";
 
 /// When an append is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,62 +121,21 @@ impl Spool {
         let directory = options.directory.clone();
         generation::create_directory(&directory)?;
         let lock = Arc::new(generation::lock(&directory)?);
-        let manifest = Manifest::read(&directory)?;
-        let path = match (generation::current(&directory)?, &manifest) {
-            (Some(path), _) => path,
-            (None, None) => generation::create(&directory, 1, |path| {
-                Store::open(path, options.cache_bytes).map(drop)
-            })?,
-            (None, Some(manifest)) => {
-                let what = format!(
-                    "the generation {} that the manifest names is gone",
-                    manifest.generation
-                );
-                return Err(generation::damaged(&directory, &what));
-            }
-        };
-        let file = Store::file(&path);
-        if let Some(manifest) = &manifest {
-            manifest.check_file(&file)?;
-        }
-        generation::move_leftovers_aside(&path)?;
-        let store = Store::open(&path, options.cache_bytes)?;
-        store.check_blobs()?;
-        let unreadable = |error: StoreError| generation::damaged(&file, &error.0);
-        let log_directory = directory.join(LOG);
-        let sealed = store.segments().map_err(unreadable)?;
-        let applied = store.applied().map_err(unreadable)?;
-        let opened = Log::open(&log_directory, sealed, applied, |_, part| {
-            store.apply(&part).map_err(unreadable)
-        })?;
-        let lanes = lanes(&store.lanes().map_err(unreadable)?, &opened.log, &file)?;
-        let floors: Vec<Floor> = lanes
-            .iter()
-            .map(|lane| Floor {
-                lane: lane.lane.0,
-                newest: lane.newest,
-                cursor: lane.tallies.cursor().0,
-            })
-            .collect();
-        if let Some(manifest) = &manifest {
-            manifest.check_lanes(&log_directory, &floors)?;
-        }
-
-        let mut windows = Windows::new(options.dedupe_window);
-        store.recall_windows(&mut windows, opened.last).map_err(unreadable)?;
-        let (entries, bytes, newest) = store.quarantine_size().map_err(unreadable)?;
-        let noted = store.segments().map_err(unreadable)?.into_keys().collect();
-        let shared = Shared::new(options, path, store, opened.log, &lanes, (entries, bytes));
-        let shared = Arc::new(shared);
+        let Recovered { path, store, log, lanes, windows, quarantine, noted } =
+            Recovered::of(&options)?;
+        let (entries, bytes, newest) = quarantine;
+        let (log, last, active) = (log.log, log.last, log.active);
+        let shared = Arc::new(Shared::new(options, path, store, log, &lanes, (entries, bytes)));
         let prepared = Prepared::default();
-        let keeper = Keeper::start(shared.clone(), prepared.clone(), noted)
-            .map_err(generation::failed("start the keeper of", &directory))?;
+        let threads = generation::failed("start the threads of", &directory);
         let failing = shared.clone();
-        let syncer = Syncer::start(move |error| failing.fail(&format!("flush the log: {error}")))
-            .map_err(generation::failed("start the syncer of", &directory))?;
-        let writer = Writer::new(shared.log.clone(), opened.active, opened.last, prepared, syncer);
-        let committer =
-            Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
+        let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
+            let fail = move |error: &_| failing.fail(&format!("flush the log: {error}"));
+            Ok((keeper, Syncer::start(fail)?))
+        });
+        let (keeper, syncer) = started.map_err(threads)?;
+        let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
+        let committer = Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
         let run = async move {
@@ -294,17 +247,18 @@ impl Spool {
     /// # Errors
     /// See [`ReadError`].
     pub async fn stats(&self, lane: LaneId) -> Result<LaneStats, ReadError> {
-        let (counted, oldest_at) = loop {
+        let (counted, held, oldest_at) = loop {
             let counted = self.shared.lane(lane).counted();
             let cursor = counted.tallies.cursor();
-            if counted.newest < cursor.0 {
-                break (counted, None);
-            }
-            match self.read(move |shared| shared.log.committed_at(lane, cursor)).await {
-                Ok(at) => break (counted, Some(at)),
-                // The record may have been settled and removed meanwhile: then there is another cursor to look at.
-                Err(error) if self.cursor(lane) == cursor => return Err(error),
-                Err(_) => {}
+            let held = self.shared.log.held(lane, cursor, counted.newest);
+            let oldest_at = if counted.newest < cursor.0 {
+                Ok(None)
+            } else {
+                self.read(move |shared| shared.log.committed_at(lane, cursor).map(Some)).await
+            };
+            // What was settled meanwhile may have been removed: then there is another cursor to look at.
+            if self.cursor(lane) == cursor {
+                break (counted, held, oldest_at?);
             }
         };
         let tallies = counted.tallies;
@@ -318,6 +272,7 @@ impl Spool {
             quarantined: tallies.quarantined,
             withheld: tallies.withheld,
             erased: tallies.erased,
+            held,
         })
     }
 
@@ -405,31 +360,7 @@ impl Spool {
     }
 }
 
-/// The lanes as store and log together know them.
-fn lanes(
-    known: &[LaneOnDisk],
-    log: &Log,
-    file: &std::path::Path,
-) -> Result<Vec<LaneOnDisk>, OpenError> {
-    let mut held = log.lanes();
-    let mut lanes = Vec::new();
-    for lane in known {
-        let (newest, bytes) = held.remove(&lane.lane).unwrap_or((lane.newest, lane.bytes));
-        if newest < lane.newest {
-            let what = format!(
-                "lane {} has settled seq {}, but the log ends with seq {newest}: committed data is missing",
-                lane.lane.0, lane.newest
-            );
-            return Err(generation::damaged(file, &what));
-        }
-        lanes.push(LaneOnDisk { newest, bytes, ..lane.clone() });
-    }
-    if let Some(lane) = held.keys().next() {
-        let what = format!("lane {} has records in the log, and is unknown to the store", lane.0);
-        return Err(generation::damaged(file, &what));
-    }
-    Ok(lanes)
-}
-
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod space_tests;

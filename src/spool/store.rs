@@ -226,6 +226,40 @@ impl Store {
         Ok(())
     }
 
+    // ── a generation change ──
+
+    /// Whether more than `bytes` live in it. Goes through as much of it as that takes.
+    pub(super) fn exceeds(&self, bytes: u64) -> Result<bool, StoreError> {
+        let mut live = 0;
+        for tree in self.trees()? {
+            for item in &tree {
+                let (key, value) = item?;
+                live += (key.len() + value.len()) as u64;
+                if live > bytes {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Copies all that lives in it into `other`, which is empty, durably.
+    pub(super) fn copy_to(&self, other: &Store) -> Result<(), StoreError> {
+        for tree in self.trees()? {
+            let copy = other.db.open_tree(tree.name())?;
+            for item in &tree {
+                let (key, value) = item?;
+                copy.insert(key, value)?;
+            }
+        }
+        other.flush()
+    }
+
+    fn trees(&self) -> Result<Vec<sled::Tree>, StoreError> {
+        let names = self.db.tree_names().into_iter();
+        Ok(names.map(|name| self.db.open_tree(name)).collect::<Result<_, _>>()?)
+    }
+
     // ── following the log ──
 
     /// Applies what a part of a frame changes.
@@ -297,8 +331,8 @@ impl Store {
         for item in &self.segments.tree {
             let (key, value) = item?;
             let number = <[u8; 8]>::try_from(key.as_ref()).map(u64::from_be_bytes);
-            let number = number
-                .map_err(|_| StoreError("a segment's key is not eight bytes".to_owned()))?;
+            let number =
+                number.map_err(|_| StoreError("a segment's key is not eight bytes".to_owned()))?;
             let Some(sealed) = self.segments.read(&key, value)? else { continue };
             let meta = unseal(&key, &sealed)
                 .map_err(|error| StoreError(format!("segment {number}: {error}")))?;
@@ -323,8 +357,7 @@ impl Store {
         for item in &self.lanes {
             let (key, value) = item?;
             let lane = <[u8; 4]>::try_from(key.as_ref()).map(|id| LaneId(u32::from_be_bytes(id)));
-            let lane =
-                lane.map_err(|_| StoreError("a lane's key is not four bytes".to_owned()))?;
+            let lane = lane.map_err(|_| StoreError("a lane's key is not four bytes".to_owned()))?;
             let broken = |error| StoreError(format!("lane {}: {error}", lane.0));
             let (integration, number) = unseal::<(String, u32)>(&key, &value).map_err(broken)?;
             let tallies = self.cursors.get(&key)?.map(|value| unseal::<Tallies>(&key, &value));
@@ -344,7 +377,11 @@ impl Store {
 
     /// Reads the dedupe windows back, newest entries first. Those of frames after `last` are of commits that were lost
     /// with a power cut: they are removed.
-    pub(super) fn recall_windows(&self, windows: &mut Windows, last: u64) -> Result<(), StoreError> {
+    pub(super) fn recall_windows(
+        &self,
+        windows: &mut Windows,
+        last: u64,
+    ) -> Result<(), StoreError> {
         for item in self.dedupe.iter().rev() {
             let (key, value) = item?;
             let (scope, number) = parse_key(&key).map_err(|error| StoreError(error.to_string()))?;

@@ -3,9 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::entry::{
-    Append, Content, Item, LaneId, Quarantined, Receipt, Settlement,
-};
+use super::entry::{Append, Content, Item, LaneId, Quarantined, Receipt, Settlement};
 use super::error::AppendError;
 
 /// Requests that may wait for the committer; further ones wait to be let in.

@@ -87,7 +87,7 @@ impl Log {
         directory: &Path,
         sealed: BTreeMap<u64, Meta>,
         applied: Applied,
-        mut apply: impl FnMut(u64, Part<'_>) -> Result<(), OpenError>,
+        mut apply: impl FnMut(Part<'_>) -> Result<(), OpenError>,
     ) -> Result<Opened, OpenError> {
         create_directory(directory)?;
         let numbers = Segment::numbers(directory)?;
@@ -130,7 +130,10 @@ impl Log {
             let path = segment.path().to_owned();
             if meta.end > frame::SEGMENT_HEAD_BYTES as u64 {
                 // What a crash left behind the last frame must not look like part of it when there is more behind it.
-                segment.cut(meta.end).and_then(|()| segment.sync()).map_err(failed("cut", &path))?;
+                segment
+                    .cut(meta.end)
+                    .and_then(|()| segment.sync())
+                    .map_err(failed("cut", &path))?;
                 table.insert(number, meta);
             } else if active.is_none() && number + 1 == next_number {
                 active = Some(segment);
@@ -144,7 +147,11 @@ impl Log {
             None => Segment::create(directory, next_number, SEGMENT_BYTES)
                 .map_err(failed("create", &segment::path(directory, next_number)))?,
         };
-        let log = Log { directory: directory.to_owned(), table: RwLock::new(table), walks: Mutex::default() };
+        let log = Log {
+            directory: directory.to_owned(),
+            table: RwLock::new(table),
+            walks: Mutex::default(),
+        };
         Ok(Opened { log, last, active })
     }
 
@@ -157,6 +164,13 @@ impl Log {
             }
         }
         lanes
+    }
+
+    /// How many records of `lane` from `from` to `newest` the log holds.
+    pub(crate) fn held(&self, lane: LaneId, from: Seq, newest: u64) -> u64 {
+        let table = self.table();
+        let held = table.values().filter_map(|meta| meta.lanes.get(&lane.0));
+        held.map(|held| (held.last.min(newest) + 1).saturating_sub(held.first.max(from.0))).sum()
     }
 
     /// The oldest seq of `lane` that the log holds.
@@ -224,7 +238,7 @@ fn scan(
     segment: &Segment,
     last: &mut u64,
     applied: u64,
-    apply: &mut impl FnMut(u64, Part<'_>) -> Result<(), OpenError>,
+    apply: &mut impl FnMut(Part<'_>) -> Result<(), OpenError>,
 ) -> Result<Meta, OpenError> {
     let path = segment.path();
     let bytes = segment.read_all().map_err(failed("read", path))?;
@@ -245,7 +259,7 @@ fn scan(
                 let bytes = chunk.bytes_before + chunk.bytes() as u64;
                 meta.add(Placed { lane, first, last, bytes, at });
             } else if found.head.number > applied {
-                apply(found.head.number, part)?;
+                apply(part)?;
             }
             at += size;
         }

@@ -58,7 +58,8 @@ impl Log {
             }
             for entry in chunk.entries(read.first, next, &read.bytes) {
                 bytes += entry.record.len();
-                let full = entries.len() == records_max || (!entries.is_empty() && bytes > bytes_max);
+                let full =
+                    entries.len() == records_max || (!entries.is_empty() && bytes > bytes_max);
                 if full || entry.seq.0 > newest {
                     self.rest(lane, walk);
                     return Ok(entries);
@@ -92,16 +93,23 @@ impl Log {
             damaged(lane, seq, &format!("{}: {what}", found.segment.path().display()))
         })?;
         let read = read.ok_or_else(|| {
-            damaged(lane, seq, &format!("{}: the segment ends before it", found.segment.path().display()))
+            damaged(
+                lane,
+                seq,
+                &format!("{}: the segment ends before it", found.segment.path().display()),
+            )
         })?;
         *walk = Some(found);
         Ok(read)
     }
 
     fn find(&self, lane: LaneId, seq: Seq) -> Result<Walk, ReadError> {
-        let place = self.place(lane, seq).ok_or_else(|| damaged(lane, seq, "no segment of the log holds it"))?;
+        let place = self
+            .place(lane, seq)
+            .ok_or_else(|| damaged(lane, seq, "no segment of the log holds it"))?;
         let (number, at) = place;
-        let segment = Segment::open(&self.directory, number).map_err(|error| damaged(lane, seq, &error.to_string()))?;
+        let segment = Segment::open(&self.directory, number)
+            .map_err(|error| damaged(lane, seq, &error.to_string()))?;
         Ok(Walk { segment: Arc::new(segment), at, seq: Seq(0), block: Bytes::new(), block_at: at })
     }
 
@@ -133,7 +141,9 @@ impl Walk {
                     _ => {}
                 }
                 self.at += head.size() as u64;
-            } else if FrameHead::decode(&bytes).is_ok_and(|head| head.salt == self.segment.head.salt) {
+            } else if FrameHead::decode(&bytes)
+                .is_ok_and(|head| head.salt == self.segment.head.salt)
+            {
                 self.at += FRAME_HEAD_BYTES as u64;
             } else {
                 return Ok(None);
@@ -156,14 +166,13 @@ impl Walk {
     fn bytes(&mut self, wanted: usize) -> Result<Bytes, String> {
         let skip = self.at.checked_sub(self.block_at).and_then(|skip| usize::try_from(skip).ok());
         let held = skip.filter(|skip| skip.saturating_add(wanted) <= self.block.len());
-        let skip = match held {
-            Some(skip) => skip,
-            None => {
-                let block = self.segment.read(self.at, wanted.max(BLOCK_BYTES));
-                self.block = Bytes::from(block.map_err(|error| self.place(&error))?);
-                self.block_at = self.at;
-                0
-            }
+        let skip = if let Some(skip) = held {
+            skip
+        } else {
+            let block = self.segment.read(self.at, wanted.max(BLOCK_BYTES));
+            self.block = Bytes::from(block.map_err(|error| self.place(&error))?);
+            self.block_at = self.at;
+            0
         };
         Ok(self.block.slice(skip..(skip + wanted).min(self.block.len())))
     }

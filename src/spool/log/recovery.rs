@@ -1,6 +1,8 @@
 //! PURE. What a segment's bytes hold, frame by frame, and whether what is missing may be missing.
 
-use super::frame::{FRAME_HEAD_BYTES, FRAME_MARK, FrameHead, Part, SEGMENT_HEAD_BYTES, SegmentHead};
+use super::frame::{
+    FRAME_HEAD_BYTES, FRAME_MARK, FrameHead, Part, SEGMENT_HEAD_BYTES, SegmentHead,
+};
 
 /// A valid frame where it lies.
 #[derive(Debug)]
@@ -24,7 +26,11 @@ pub(crate) enum Tail {
 
 /// The frames of a segment, which begins with `head` and whose first frame must be number `next`. With `None` the first
 /// frame that is found sets the number.
-pub(crate) fn frames(bytes: &[u8], head: SegmentHead, mut next: Option<u64>) -> (Vec<Found<'_>>, Tail) {
+pub(crate) fn frames(
+    bytes: &[u8],
+    head: SegmentHead,
+    mut next: Option<u64>,
+) -> (Vec<Found<'_>>, Tail) {
     let mut found = Vec::new();
     let mut at = SEGMENT_HEAD_BYTES;
     loop {
@@ -41,7 +47,9 @@ pub(crate) fn frames(bytes: &[u8], head: SegmentHead, mut next: Option<u64>) -> 
                 let tail = match later(rest, head.salt, missing) {
                     Some(later) => Tail::Damaged(
                         at as u64,
-                        format!("frame {missing} {why}, and frame {later} was written when it was durable"),
+                        format!(
+                            "frame {missing} {why}, and frame {later} was written when it was durable"
+                        ),
                     ),
                     None => Tail::End(at as u64),
                 };
@@ -102,7 +110,7 @@ mod tests {
         for number in 1..=4 {
             begins.push(bytes.len());
             builder.clear();
-            builder.put(Tree::Lanes, b"key", &vec![7; 50]);
+            builder.put(Tree::Lanes, b"key", &[7; 50]);
             bytes.extend_from_slice(builder.finish(number, number - 1, HEAD.salt));
         }
         bytes.resize(bytes.len() + 300, 0);
@@ -135,7 +143,10 @@ mod tests {
             bytes[begins[1] + at] ^= 1;
             let (found, tail) = read(&bytes);
             assert_eq!(found, 1);
-            assert!(matches!(&tail, Tail::Damaged(offset, what) if *offset == begins[1] as u64 && what.contains("frame 2")), "{tail:?}");
+            assert!(
+                matches!(&tail, Tail::Damaged(offset, what) if *offset == begins[1] as u64 && what.contains("frame 2")),
+                "{tail:?}"
+            );
         }
     }
 }

@@ -46,7 +46,8 @@ impl Segment {
     pub(crate) fn create(directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
         let path = path(directory, number);
         let unfinished = path.with_extension("new");
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
         let head = SegmentHead { number, salt: fastrand::u64(..) };
         let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(bytes).unwrap_or(ZEROS_BYTES))];
         let mut allocated = 0;
@@ -68,11 +69,14 @@ impl Segment {
     /// [`OpenError::Damaged`] when its head is not what it must be.
     pub(crate) fn open(directory: &Path, number: u64) -> Result<Segment, OpenError> {
         let path = path(directory, number);
-        let file = File::options().read(true).write(true).open(&path).map_err(failed("open", &path))?;
+        let file =
+            File::options().read(true).write(true).open(&path).map_err(failed("open", &path))?;
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         let head = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => SegmentHead::decode(&bytes).map_err(|error| error.to_string()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err("is cut off".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err("is cut off".to_owned())
+            }
             Err(error) => return Err(failed("read", &path)(error)),
         };
         let head = head.map_err(|what| damaged(&path, &format!("the segment's head: {what}")))?;

@@ -53,24 +53,16 @@ pub(crate) struct Placed {
 impl Meta {
     /// Notes a chunk; chunks of a lane come in order.
     pub(crate) fn add(&mut self, chunk: Placed) {
-        let mark = (chunk.first.0, chunk.at);
-        match self.lanes.get_mut(&chunk.lane.0) {
-            Some(held) => {
-                held.last = chunk.last.0;
-                held.bytes = chunk.bytes;
-                if held.marks.last().is_none_or(|(_, at)| chunk.at >= at + MARK_BYTES) {
-                    held.marks.push(mark);
-                }
-            }
-            None => {
-                let held = Held {
-                    first: chunk.first.0,
-                    last: chunk.last.0,
-                    bytes: chunk.bytes,
-                    marks: vec![mark],
-                };
-                self.lanes.insert(chunk.lane.0, held);
-            }
+        let held = self.lanes.entry(chunk.lane.0).or_insert_with(|| Held {
+            first: chunk.first.0,
+            last: 0,
+            bytes: 0,
+            marks: Vec::new(),
+        });
+        held.last = chunk.last.0;
+        held.bytes = chunk.bytes;
+        if held.marks.last().is_none_or(|(_, at)| chunk.at >= at + MARK_BYTES) {
+            held.marks.push((chunk.first.0, chunk.at));
         }
     }
 

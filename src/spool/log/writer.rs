@@ -3,11 +3,11 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Applied, Log};
 use super::frame::{FrameBuilder, SEGMENT_HEAD_BYTES};
 use super::segment::{SEGMENT_BYTES, Segment};
 use super::syncer::Syncer;
 use super::table::{Meta, Placed};
+use super::{Applied, Log};
 
 /// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
 const SPARE_BYTES: u64 = 512 << 10;
@@ -88,10 +88,10 @@ impl Writer {
     /// Most of all a full disk: nothing was written, and the log is as good as before.
     pub(crate) fn reserve(&mut self, bytes: u64, spare: bool) -> io::Result<()> {
         if self.end + bytes > SEGMENT_BYTES && self.end > SEGMENT_HEAD_BYTES as u64 {
-            match self.roll() {
-                Ok(()) => {}
-                Err(error) if spare => return Err(error),
-                Err(_) => {} // the reserve of the old segment is there for this
+            let rolled = self.roll();
+            // Without a new segment, the reserve of the old one is there for settlements.
+            if spare {
+                rolled?;
             }
         }
         self.active.allocate(self.end + bytes + if spare { SPARE_BYTES } else { 0 })

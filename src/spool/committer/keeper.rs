@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use super::generation::sync_directory;
-use super::log::Prepared;
-use super::log::segment::Segment;
-use super::manifest::Manifest;
-use super::shared::Shared;
+use super::super::generation::sync_directory;
+use super::super::log::Prepared;
+use super::super::log::segment::Segment;
+use super::super::manifest::Manifest;
+use super::super::shared::Shared;
 
 /// What a checkpoint does once the store is flushed.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ enum Task {
 
 /// The thread that keeps the log and the store in step.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(in super::super) struct Keeper {
     tasks: Option<mpsc::Sender<Task>>,
     thread: Option<JoinHandle<()>>,
     busy: Arc<AtomicBool>,
@@ -46,7 +46,7 @@ impl Keeper {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(
+    pub(in super::super) fn start(
         shared: Arc<Shared>,
         prepared: Prepared,
         noted: HashSet<u64>,

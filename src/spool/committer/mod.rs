@@ -1,0 +1,316 @@
+//! Group commit: the one writer of the log and the store.
+//!
+//! ```text
+//! requests waiting ──▶ plan each, in order ──▶ one frame ──▶ fdatasync ──▶ apply to the store ──▶ publish, answer all
+//! ```
+//! While a frame is written, requests gather; the next group takes them all, so the flush is shared by as many as wait
+//! and no timer delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
+//!
+//! Settlements without copies for the quarantine are answered once they are written, and flushed beside the next push: a
+//! kill repeats the push in flight alone, a power cut at most the last few, which upstream merges.
+//!
+//! A failed write or flush is final (a second fsync after a failed one returns OK with nothing written, seen on
+//! ext4): everything waiting is refused, and so is everything later. A full disk is found before anything is planned, and
+//! only refuses.
+
+mod keeper;
+mod lane;
+mod plan;
+mod upkeep;
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub(super) use self::keeper::Keeper;
+
+use self::lane::Lane;
+use self::plan::{Flush, Group};
+use super::dedupe::Windows;
+use super::entry::{LaneId, QuarantineId};
+use super::error::AppendError;
+use super::log::Writer;
+use super::log::frame::{FrameBuilder, Tree};
+use super::log::table::Placed;
+use super::quarantine;
+use super::sealed::seal;
+use super::shared::{LaneView, Shared};
+use super::store::{LaneOnDisk, StoreError};
+use super::work::{Answer, Work, next_group, refuse};
+use super::{Drive, SyncMode};
+use crate::clock::{self, UnixMillis};
+
+/// A checkpoint that is due while another is under way is tried again after this.
+const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
+/// So many groups of settlements may be answered before they are durable; a flush is asked for at half of that, or once
+/// nothing has come for a moment.
+const BEHIND_MAX: u64 = 8;
+const BEHIND_FOR: Duration = Duration::from_millis(5);
+/// A frame's buffer is kept for the next one up to this size.
+const FRAME_BYTES_KEPT: usize = 4 << 20;
+
+/// The committer's state; owned by whoever drives it.
+#[derive(Debug)]
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    writer: Writer,
+    keeper: Keeper,
+    lanes: BTreeMap<LaneId, Lane>,
+    windows: Windows,
+    quarantine_newest: u64,
+    group: Group,
+    frame: FrameBuilder,
+    /// Bytes written to the log since the last checkpoint, and when that was.
+    since_checkpoint: u64,
+    checkpoint_at: UnixMillis,
+    /// A checkpoint is due, and another under way.
+    checkpoint_waits: bool,
+}
+
+impl Committer {
+    /// A committer over what is on disk.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        writer: Writer,
+        keeper: Keeper,
+        lanes: Vec<LaneOnDisk>,
+        windows: Windows,
+        quarantine_newest: u64,
+    ) -> Committer {
+        let lanes = lanes.into_iter().map(|disk| (disk.lane, Lane::new(disk))).collect();
+        Committer {
+            shared,
+            writer,
+            keeper,
+            lanes,
+            windows,
+            quarantine_newest,
+            group: Group::default(),
+            frame: FrameBuilder::default(),
+            since_checkpoint: 0,
+            checkpoint_at: clock::now(),
+            checkpoint_waits: false,
+        }
+    }
+
+    /// Commits group after group until `Close`, the end of the channel, or a failure.
+    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Work>, drive: Drive) {
+        let mut flush_due: Option<Instant> = None;
+        loop {
+            let retry = self.checkpoint_waits.then(|| Instant::now() + CHECKPOINT_RETRY);
+            let wake = flush_due.into_iter().chain(retry).min();
+            let (group, last) = next_group(&mut waiting, wake).await;
+            let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
+            self = self.driven(drive, move |committer| committer.commit(group, flush_now)).await;
+            flush_due = match self.shared.options.sync {
+                _ if self.writer.behind() == 0 => None,
+                SyncMode::Every(interval) => flush_due.or(Some(Instant::now() + interval)),
+                SyncMode::Always => Some(Instant::now() + BEHIND_FOR),
+            };
+            if last || self.shared.failure().is_some() {
+                break;
+            }
+        }
+        self = self.driven(drive, Committer::end).await;
+        waiting.close();
+        while let Some(work) = waiting.recv().await {
+            let error = self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
+            refuse(work, &error);
+        }
+    }
+
+    /// Runs what may block where `drive` says.
+    async fn driven(
+        mut self,
+        drive: Drive,
+        step: impl FnOnce(&mut Committer) + Send + 'static,
+    ) -> Committer {
+        match drive {
+            Drive::Thread => {
+                step(&mut self);
+                self
+            }
+            Drive::Task => {
+                let done = tokio::task::spawn_blocking(move || {
+                    step(&mut self);
+                    self
+                });
+                done.await.expect("a step catches its own panics")
+            }
+        }
+    }
+
+    /// One group, from requests to answers.
+    fn commit(&mut self, mut works: Vec<Work>, flush_now: bool) {
+        self.refuse_without_room(&mut works);
+        let written = self.guarded(|committer| {
+            for work in works {
+                committer.plan(work);
+            }
+            committer.write(flush_now)?;
+            // Nobody looks a settlement up: its answer need not wait for the store.
+            if committer.group.flush == Flush::After { Ok(()) } else { committer.apply() }
+        });
+        let mut group = mem::take(&mut self.group);
+        let moved = group.settled || self.checkpoint_waits;
+        match written {
+            Ok(()) => self.publish(&mut group),
+            Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
+        }
+        group.answers.into_iter().for_each(Answer::send);
+        if self.shared.failure().is_none() {
+            // A failure is told to everyone by itself.
+            drop(self.guarded(|committer| {
+                committer.apply()?;
+                committer.keep_up(moved)
+            }));
+        }
+    }
+
+    /// Takes a step; its failure or panic is the spool's.
+    fn guarded(
+        &mut self,
+        step: impl FnOnce(&mut Committer) -> Result<(), StoreError>,
+    ) -> Result<(), AppendError> {
+        let reason = match catch_unwind(AssertUnwindSafe(|| step(self))) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.0,
+            Err(panic) => format!("the committer panicked: {}", panic_text(panic.as_ref())),
+        };
+        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
+        self.shared.fail(&reason);
+        Err(AppendError::Failed(reason))
+    }
+
+    /// The last checkpoint: the next open has nothing to apply.
+    fn end(&mut self) {
+        if self.shared.failure().is_none() {
+            drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
+        }
+        self.keeper.stop();
+    }
+
+    /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace.
+    fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
+        let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
+        let Err(error) = self.writer.reserve(bytes, true) else { return };
+        let full = AppendError::DiskFull(error.to_string());
+        let (appends, others): (Vec<Work>, Vec<Work>) =
+            mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));
+        for work in appends {
+            refuse(work, &full);
+        }
+        *works = others;
+    }
+
+    fn write(&mut self, flush_now: bool) -> Result<(), StoreError> {
+        let chunks = self.build();
+        if !self.frame.is_empty() {
+            self.since_checkpoint += self.frame.len() as u64;
+            let mut flush = self.group.flush;
+            if self.writer.behind() >= BEHIND_MAX {
+                flush = flush.max(Flush::AsConfigured);
+            }
+            self.writer
+                .append(&mut self.frame, &chunks)
+                .map_err(|error| failed("write", &error))?;
+            let before = match self.shared.options.sync {
+                SyncMode::Always => flush >= Flush::AsConfigured,
+                SyncMode::Every(_) => flush == Flush::Before,
+            };
+            if before {
+                self.writer.sync().map_err(|error| failed("flush", &error))?;
+            } else if self.shared.options.sync == SyncMode::Always
+                && self.writer.behind() >= BEHIND_MAX / 2
+            {
+                self.writer.sync_soon();
+            }
+        }
+        if flush_now {
+            self.writer.sync().map_err(|error| failed("flush", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Brings the store up to the frame that was written.
+    fn apply(&mut self) -> Result<(), StoreError> {
+        for part in self.frame.changes() {
+            self.shared.store.apply(&part)?;
+        }
+        self.frame.clear();
+        self.frame.shrink(FRAME_BYTES_KEPT);
+        Ok(())
+    }
+
+    /// The group as a frame; returns where its chunks lie in it.
+    fn build(&mut self) -> Vec<Placed> {
+        let (frame, group) = (&mut self.frame, &self.group);
+        frame.clear();
+        for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
+            let key = lane.disk.lane.0.to_be_bytes();
+            frame.put(Tree::Lanes, &key, &seal(&key, &(&lane.disk.integration, lane.disk.number)));
+        }
+        for (key, traits) in &group.identities {
+            frame.put(Tree::Identities, key.as_bytes(), traits);
+        }
+        for entry in &group.quarantined {
+            self.quarantine_newest += 1;
+            let bytes = quarantine::put(frame, QuarantineId(self.quarantine_newest), entry);
+            self.shared.quarantine_grew(bytes);
+        }
+        if !group.quarantined.is_empty() {
+            quarantine::put_newest(frame, QuarantineId(self.quarantine_newest));
+        }
+        let mut chunks = Vec::new();
+        let committed_at = clock::now();
+        for lane in self.lanes.values_mut().filter(|lane| !lane.added.is_empty()) {
+            lane.pack(committed_at, frame, &mut chunks);
+        }
+        if !group.ids.is_empty() {
+            for entry in self.windows.remember(&group.ids, self.writer.written() + 1) {
+                if entry.value.is_empty() {
+                    frame.remove(Tree::Dedupe, &entry.key);
+                } else {
+                    frame.put(Tree::Dedupe, &entry.key, &entry.value);
+                }
+            }
+        }
+        for (id, bytes) in &group.releases {
+            quarantine::remove(frame, *id);
+            self.shared.quarantine_shrank(*bytes);
+        }
+        for lane in self.lanes.values_mut().filter(|lane| lane.settled) {
+            lane.settle(frame);
+        }
+        chunks
+    }
+
+    /// Makes what was committed visible: before the answers.
+    fn publish(&mut self, group: &mut Group) {
+        for (key, traits) in mem::take(&mut group.identities) {
+            self.shared.identities.changed(key, traits);
+        }
+        for id in mem::take(&mut group.new_lanes) {
+            if let Some(lane) = self.lanes.get(&id) {
+                self.shared.add_lane(id, LaneView::new(&lane.disk));
+            }
+        }
+        for lane in self.lanes.values() {
+            self.shared.publish_lane(&lane.disk);
+        }
+    }
+}
+
+fn failed(doing: &str, error: &std::io::Error) -> StoreError {
+    StoreError(format!("{doing} the log: {error}"))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

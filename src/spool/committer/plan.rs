@@ -1,0 +1,236 @@
+//! Requests become a group: in memory, without a write.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bytes::Bytes;
+
+use super::super::dedupe::Once;
+use super::super::entry::{
+    Append, Content, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
+};
+use super::super::error::AppendError;
+use super::super::shared::Shared;
+use super::super::store::{LaneOnDisk, StoreError, Tallies};
+use super::super::work::{Answer, Work};
+use super::Committer;
+use super::lane::Lane;
+use crate::event::object::merge;
+
+/// What the group under way will insert, beside the records in its lanes.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) answers: Vec<Answer>,
+    pub(super) identities: BTreeMap<String, Bytes>,
+    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) ids: Vec<Once>,
+    pub(super) ids_known: HashSet<Once>,
+    /// (id, stored bytes)
+    pub(super) releases: Vec<(QuarantineId, u64)>,
+    pub(super) new_lanes: Vec<LaneId>,
+    /// Whether the disk is low, once somebody has asked.
+    disk: Option<Result<(), AppendError>>,
+    /// Whether it moves a cursor.
+    pub(super) settled: bool,
+    /// What the answers wait for.
+    pub(super) flush: Flush,
+}
+
+/// When a group must be durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Flush {
+    /// Soon after the answers.
+    #[default]
+    After,
+    /// Before the answers, unless the sync mode is the weaker one.
+    AsConfigured,
+    /// Before the answers, whatever the sync mode.
+    Before,
+}
+
+impl Committer {
+    /// Takes a request into the group under way.
+    pub(super) fn plan(&mut self, work: Work) {
+        match work {
+            Work::Append(append, to) => {
+                let planned = self.plan_append(append);
+                if planned.is_ok() {
+                    self.group.need(Flush::AsConfigured);
+                }
+                self.group.answers.push(Answer::Append(to, planned));
+            }
+            Work::Settle(settlement, to) => {
+                if !settlement.copies.is_empty() {
+                    self.group.need(Flush::Before);
+                }
+                self.plan_settlement(settlement);
+                self.group.answers.push(Answer::Settle(to, Ok(())));
+            }
+            Work::Lane(integration, number, to) => {
+                let lane = self.plan_lane(integration, number);
+                self.group.need(Flush::Before);
+                self.group.answers.push(Answer::Lane(to, Ok(lane)));
+            }
+            Work::Close => {}
+        }
+    }
+
+    /// Takes the append whole, or leaves no trace of it (Promise 2).
+    fn plan_append(&mut self, append: Append) -> Result<Receipt, AppendError> {
+        let mut receipt = Receipt::default();
+        let mut seen = HashSet::new();
+        let (mut records, mut bytes) = (0, 0);
+        for (index, item) in append.items.iter().enumerate() {
+            let known = item.once.is_some_and(|once| {
+                self.windows.contains(&once)
+                    || self.group.ids_known.contains(&once)
+                    || !seen.insert(once)
+            });
+            if known {
+                receipt.duplicates.push(index);
+                continue;
+            }
+            records += 1;
+            bytes += match &item.content {
+                Content::Record { record, .. } => {
+                    assert!(
+                        record.len() <= RECORD_BYTES_MAX,
+                        "a record above the limit reached the spool"
+                    );
+                    record.len()
+                }
+                Content::Quarantine(entry) => entry.body.len(),
+            } as u64;
+        }
+        if records > 0 && append.releases.is_empty() {
+            let (queued_records, queued_bytes) = self.queued();
+            self.shared.full(queued_records + records, queued_bytes + bytes)?;
+            self.group.disk_low(&self.shared)?;
+        }
+        let mut releases = Vec::new();
+        for id in &append.releases {
+            let held = self.shared.store.quarantined_bytes(*id);
+            let held = held.map_err(|error| AppendError::Failed(error.0))?;
+            let taken = self.group.releases.iter().chain(&releases).any(|(taken, _)| taken == id);
+            match held {
+                Some(bytes) if !taken => releases.push((*id, bytes)),
+                _ => return Err(AppendError::Gone(*id)),
+            }
+        }
+        // What can fail comes first: a refused append leaves nothing in the group.
+        let merged = self.merged(&append.identities);
+        self.group.identities.extend(merged.map_err(|error| AppendError::Failed(error.0))?);
+        if !releases.is_empty() {
+            // The store may keep a removal that the log loses: the entry must not be gone with its record.
+            self.group.need(Flush::Before);
+        }
+        self.group.releases.extend(releases);
+        self.take(append, &receipt);
+        Ok(receipt)
+    }
+
+    /// The identities as they are with `changes`, later ones over earlier ones.
+    fn merged(&self, changes: &[(String, Bytes)]) -> Result<BTreeMap<String, Bytes>, StoreError> {
+        let mut identities: BTreeMap<String, Bytes> = BTreeMap::new();
+        for (key, traits) in changes {
+            let old = match identities.get(key).or_else(|| self.group.identities.get(key)) {
+                Some(old) => Some(old.clone()),
+                None => self.shared.identity(key)?,
+            };
+            let merged = merge(old.as_deref(), traits);
+            let fits = merged.len() <= RECORD_BYTES_MAX;
+            if !fits {
+                // Ingest refuses traits that do not fit; two requests at once may each fit, and not together.
+                tracing::warn!(
+                    "two identifies of one person do not fit together: the newer one replaces the older"
+                );
+            }
+            identities.insert(key.clone(), if fits { Bytes::from(merged) } else { traits.clone() });
+        }
+        Ok(identities)
+    }
+
+    fn take(&mut self, append: Append, receipt: &Receipt) {
+        let mut duplicates = receipt.duplicates.iter().peekable();
+        for (index, item) in append.items.into_iter().enumerate() {
+            if duplicates.next_if_eq(&&index).is_some() {
+                continue;
+            }
+            if let Some(once) = item.once {
+                self.group.ids.push(once);
+                self.group.ids_known.insert(once);
+            }
+            match item.content {
+                Content::Record { lane, record_type, record } => {
+                    let lane = self
+                        .lanes
+                        .get_mut(&lane)
+                        .expect("records go to lanes that `Spool::lane` gave");
+                    lane.added_bytes += record.len() as u64;
+                    lane.added.push((record_type, record));
+                }
+                Content::Quarantine(entry) => self.group.quarantined.push(entry),
+            }
+        }
+    }
+
+    fn plan_settlement(&mut self, settlement: Settlement) {
+        let lane = self
+            .lanes
+            .get_mut(&settlement.lane)
+            .expect("settlements name lanes that `Spool::lane` gave");
+        assert_eq!(
+            settlement.first,
+            lane.disk.tallies.cursor(),
+            "a settlement begins at the cursor"
+        );
+        lane.disk.tallies.add(settlement.end, settlement.records, settlement.bytes);
+        assert!(
+            lane.disk.tallies.settled() <= lane.disk.newest,
+            "a settlement ends at the newest record"
+        );
+        lane.settled = true;
+        self.group.settled = true;
+        lane.deliveries.extend(settlement.delivery);
+        self.group.quarantined.extend(settlement.copies);
+    }
+
+    fn plan_lane(&mut self, integration: String, number: u32) -> LaneId {
+        let known = self
+            .lanes
+            .values()
+            .find(|lane| lane.disk.integration == integration && lane.disk.number == number);
+        if let Some(lane) = known {
+            return lane.disk.lane;
+        }
+        let lane = LaneId(self.lanes.keys().next_back().map_or(1, |last| last.0 + 1));
+        let tallies = Tallies::default();
+        let disk = LaneOnDisk { lane, integration, number, newest: 0, bytes: 0, tallies };
+        self.lanes.insert(lane, Lane::new(disk));
+        self.group.new_lanes.push(lane);
+        lane
+    }
+
+    /// Records and bytes in the spool that wait for something: queued, quarantined, or in the group under way.
+    fn queued(&self) -> (u64, u64) {
+        let (records, bytes) = self.shared.quarantine_size();
+        self.lanes.values().fold((records, bytes), |(records, bytes), lane| {
+            let disk = &lane.disk;
+            let queued = disk.newest - disk.tallies.settled() + lane.added.len() as u64;
+            (
+                records + queued,
+                bytes + disk.bytes.saturating_sub(disk.tallies.bytes) + lane.added_bytes,
+            )
+        })
+    }
+}
+
+impl Group {
+    /// Looks at the disk once for all of the group.
+    fn disk_low(&mut self, shared: &Shared) -> Result<(), AppendError> {
+        self.disk.get_or_insert_with(|| shared.disk_low()).clone()
+    }
+
+    fn need(&mut self, flush: Flush) {
+        self.flush = self.flush.max(flush);
+    }
+}

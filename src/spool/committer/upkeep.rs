@@ -1,0 +1,91 @@
+//! When the next segment is prepared and a checkpoint made, and what a checkpoint says.
+
+use std::time::Duration;
+
+use super::super::entry::Seq;
+use super::super::manifest::{Floor, Manifest};
+use super::super::store::StoreError;
+use super::keeper::Checkpoint;
+use super::{Committer, failed};
+use crate::clock;
+
+/// A checkpoint follows after so many bytes of the log, or this long after the last one.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+
+impl Committer {
+    /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither. `settled` says that
+    /// cursors have moved.
+    pub(super) fn keep_up(&mut self, settled: bool) -> Result<(), StoreError> {
+        let active = self.writer.active();
+        if let Some(zeros) = self.writer.prepare() {
+            self.keeper.prepare(active + 1, zeros);
+        }
+        let due = self.since_checkpoint >= CHECKPOINT_BYTES
+            || (self.since_checkpoint > 0
+                && clock::now() >= self.checkpoint_at.after(CHECKPOINT_AFTER));
+        let mut remove = Vec::new();
+        if settled || due {
+            let keep = self.shared.options.keep_delivered;
+            remove = self.shared.log.settled(active, |lane| {
+                let lane = self.lanes.get(&lane);
+                Seq(lane.map_or(0, |lane| lane.disk.tallies.cursor().0.saturating_sub(keep)))
+            });
+        }
+        let due = due || !remove.is_empty();
+        self.checkpoint_waits = due && self.keeper.is_busy();
+        if due && !self.checkpoint_waits { self.checkpoint(remove) } else { Ok(()) }
+    }
+
+    /// Tells the store how far it is, and has it flushed; then `remove` goes.
+    pub(super) fn checkpoint(&mut self, remove: Vec<u64>) -> Result<(), StoreError> {
+        let (log, active) = (&self.shared.log, self.writer.active());
+        self.writer.sync().map_err(|error| failed("flush", &error))?;
+        let store = &self.shared.store;
+        for number in log.numbers().into_iter().filter(|number| *number < active) {
+            if remove.contains(&number) {
+                store.remove_segment(number)?;
+                log.forget(number);
+            } else if self.keeper.note(number)
+                && let Some(meta) = log.meta(number)
+            {
+                store.put_segment(number, &meta)?;
+            }
+        }
+        if !remove.is_empty() {
+            for lane in self.lanes.values() {
+                let oldest = log.oldest(lane.disk.lane).unwrap_or(Seq(lane.disk.newest + 1));
+                store.trim_deliveries(lane.disk.lane, oldest)?;
+            }
+        }
+        store.put_applied(self.writer.applied())?;
+        self.check_conservation();
+        let floors = self.lanes.values().map(|lane| Floor {
+            lane: lane.disk.lane.0,
+            newest: lane.disk.newest,
+            cursor: lane.disk.tallies.cursor().0,
+        });
+        let manifest = Manifest::new(
+            &self.shared.generation,
+            store.bytes_min(),
+            self.writer.written(),
+            floors.collect(),
+        );
+        self.since_checkpoint = 0;
+        self.checkpoint_at = clock::now();
+        self.keeper.checkpoint(Checkpoint { manifest, remove });
+        Ok(())
+    }
+
+    /// Promise 6, counted twice: what was accepted has ended, or is in the log.
+    fn check_conservation(&self) {
+        for lane in self.lanes.values().map(|lane| &lane.disk) {
+            let (accepted, settled) = (lane.newest, lane.tallies.settled());
+            let held = self.shared.log.held(lane.lane, lane.tallies.cursor(), accepted);
+            if accepted != settled + held {
+                let integration = &lane.integration;
+                tracing::error!(%integration, accepted, settled, held, "records are missing from the log");
+            }
+        }
+    }
+}
