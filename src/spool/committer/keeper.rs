@@ -4,6 +4,7 @@
 //! needs, and only then may the manifest's floor rise.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -60,7 +61,7 @@ impl Keeper {
                     Task::Prepare(number, zeros) => prepare(&shared, &prepared, number, zeros),
                     Task::Checkpoint(checkpoint) => {
                         if shared.failure().is_none()
-                            && let Err(reason) = checkpoint.make(&shared)
+                            && let Err(reason) = checkpoint.guarded(&shared)
                         {
                             tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
                             shared.fail(&reason);
@@ -133,6 +134,12 @@ fn prepare(shared: &Shared, prepared: &Prepared, number: u64, zeros: u64) {
 }
 
 impl Checkpoint {
+    /// A panic of the store's engine is a failure like others.
+    fn guarded(self, shared: &Shared) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| self.make(shared)))
+            .unwrap_or_else(|_| Err("the store's engine gave up during a checkpoint".to_owned()))
+    }
+
     fn make(self, shared: &Shared) -> Result<(), String> {
         shared.flush().map_err(|error| error.0)?;
         if let Err(error) = self.manifest.write(&shared.options.directory) {

@@ -195,10 +195,11 @@ impl Committer {
         self.keeper.stop();
     }
 
-    /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace.
+    /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace, and the
+    /// rest has the writer's reserve.
     fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
         let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
-        let Err(error) = self.writer.reserve(bytes, true) else { return };
+        let Err(error) = self.writer.reserve(bytes) else { return };
         let full = AppendError::DiskFull(error.to_string());
         let (appends, others): (Vec<Work>, Vec<Work>) =
             mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));

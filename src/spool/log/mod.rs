@@ -188,6 +188,8 @@ impl Log {
     /// Takes a segment out of the readers' sight; its file is removed later.
     pub(crate) fn forget(&self, number: u64) {
         self.table_mut().remove(&number);
+        // A reader that rests in it would keep its file from going.
+        self.walks().retain(|_, walk| walk.segment() != number);
     }
 
     /// What a segment holds.

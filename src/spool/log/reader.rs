@@ -126,6 +126,11 @@ impl Log {
 }
 
 impl Walk {
+    /// The number of its segment.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment.head.number
+    }
+
     /// Walks to the chunk of `lane` that holds `seq` or a later one, and reads it; `None` at the segment's end.
     fn chunk(&mut self, lane: LaneId, seq: Seq) -> Result<Option<Read>, String> {
         loop {

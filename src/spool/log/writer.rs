@@ -82,19 +82,15 @@ impl Writer {
         (self.end > SEGMENT_BYTES / 2).then_some(if large { 0 } else { SEGMENT_BYTES })
     }
 
-    /// Makes room for `bytes` more, in a new segment when this one is full. `spare` leaves the reserve untouched.
+    /// Makes room for `bytes` more, in a new segment when this one is full, and leaves the reserve untouched.
     ///
     /// # Errors
     /// Most of all a full disk: nothing was written, and the log is as good as before.
-    pub(crate) fn reserve(&mut self, bytes: u64, spare: bool) -> io::Result<()> {
+    pub(crate) fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         if self.end + bytes > SEGMENT_BYTES && self.end > SEGMENT_HEAD_BYTES as u64 {
-            let rolled = self.roll();
-            // Without a new segment, the reserve of the old one is there for settlements.
-            if spare {
-                rolled?;
-            }
+            self.roll()?;
         }
-        self.active.allocate(self.end + bytes + if spare { SPARE_BYTES } else { 0 })
+        self.active.allocate(self.end + bytes + SPARE_BYTES)
     }
 
     /// Writes a frame and notes where its `chunks` lie, whose places are given from the frame's beginning.
