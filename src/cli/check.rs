@@ -161,7 +161,9 @@ fn writable(directory: &Path, key: &str, found: &mut Found) {
 
 /// Opens the spool as the daemon would, when there is one.
 async fn spool(config: &Config, found: &mut Found) {
-    if !config.spool.directory.join("CURRENT").exists() {
+    // The lock alone is no spool. Anything else is one, whole or not.
+    let entries = fs::read_dir(&config.spool.directory).into_iter().flatten().flatten();
+    if entries.filter(|entry| entry.file_name() != "lock").count() == 0 {
         found.notes.push(format!("no spool yet in {}", config.spool.directory.display()));
         return;
     }
@@ -187,7 +189,7 @@ async fn spool(config: &Config, found: &mut Found) {
             }
             let quarantined = spool.quarantine_count();
             found.notes.push(format!(
-                "the spool opens: {} records queued, {} quarantined",
+                "the spool opens: {} records queued, {} quarantined; `pillarbox spool verify` reads every one of them",
                 show::number(queued),
                 show::number(quarantined)
             ));

@@ -9,6 +9,7 @@ mod run;
 mod send;
 mod show;
 mod simulate;
+mod spool;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
     )]
     Quarantine(quarantine::Quarantine),
+    /// Check, export or salvage a spool that no daemon runs on; never changes it
+    #[command(
+        after_help = "Examples:\n  pillarbox spool verify\n  pillarbox spool export --queued --output queued.ndjson\n  pillarbox spool salvage --state-dir /var/lib/pillarbox --output salvaged.ndjson"
+    )]
+    Spool(spool::Spool),
     /// Stand in for Ometria: strict checks, faults on demand
     Simulate(simulate::Args),
 }
@@ -205,6 +211,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
+        Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
     }
 }

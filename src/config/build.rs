@@ -76,6 +76,12 @@ pub(super) fn sockets(
     (ingest.into(), document.admin.text("socket", &mut ignored).into())
 }
 
+/// See [`super::state_dir`].
+pub(super) fn state_dir(text: &str, overrides: &[Override], mut ignored: Collector<'_>) -> PathBuf {
+    let document = Document::read(text, overrides, &mut ignored).unwrap_or_else(Document::empty);
+    document.top.text("state_dir", &mut ignored).into()
+}
+
 fn ingest(section: &Section, faults: &mut Collector<'_>) -> Ingest {
     let mode = section.text("socket_mode", faults);
     let socket_mode = u32::from_str_radix(&mode, 8).ok().filter(|mode| *mode <= 0o777);

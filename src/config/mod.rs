@@ -183,6 +183,15 @@ pub fn sockets(source: &Source) -> (PathBuf, PathBuf) {
     build::sockets(&text, &overrides, ignored)
 }
 
+/// The state directory of a configuration, for commands that only need to find the spool. As [`sockets`].
+#[must_use]
+pub fn state_dir(source: &Source) -> PathBuf {
+    let text = std::fs::read_to_string(source.file()).unwrap_or_default();
+    let mut ignored = Collector::new(source.file(), &text);
+    let overrides = overrides(source, &mut ignored);
+    build::state_dir(&text, &overrides, ignored)
+}
+
 /// The overrides of a source, in the order in which they apply: environment, then `--set`.
 fn overrides(source: &Source, faults: &mut Collector<'_>) -> Vec<Override> {
     let mut overrides = Vec::new();

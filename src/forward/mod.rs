@@ -129,7 +129,7 @@ pub async fn run<U: Upstream>(
     match forwarder.deliver(&mut shutdown).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
             let cause = format!(
-                "{error}; nothing is skipped: stop the daemon and copy state_dir away before anything else"
+                "{error}; nothing is skipped: stop the daemon, copy state_dir away before anything else, then `pillarbox spool verify` and `pillarbox spool salvage`"
             );
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
             forwarder.report.send_modify(|report| report.damaged(cause));

@@ -1,6 +1,6 @@
 //! Why the spool says no.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::entry::{LaneId, QuarantineId, Seq};
 
@@ -72,14 +72,30 @@ pub enum OpenError {
     #[error("the replacement of sync_file_range is not in force: a flush would not be durable")]
     NotDurable,
     /// The store is damaged.
-    #[error(
-        "{path}: {what}. The spool was left as it is: copy its folder away before anything else, then restore a backup or move it aside to start empty"
-    )]
+    #[error("{path}: {what}. {}", way_out(.path))]
     Damaged {
         /// The file at fault.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// There is no spool to look at.
+    #[error("there is no spool in {path}")]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// No room for a copy.
+    #[error(
+        "{path} has room for {free} bytes, a copy of the spool needs {needed}: name another folder with --temp-dir"
+    )]
+    NoRoom {
+        /// Where the copy was to lie.
+        path: PathBuf,
+        /// Bytes that the copy needs.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
     },
     /// The operating system refused.
     #[error("{doing} {path}")]
@@ -91,4 +107,27 @@ pub enum OpenError {
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+/// The error and what caused it, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    told
+}
+
+/// What to do about damage in `path`, which lies below `state_dir/spool`.
+#[must_use]
+pub(super) fn way_out(path: &Path) -> String {
+    let spool =
+        path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "spool"));
+    let state = spool.and_then(Path::parent).map_or("DIR".into(), |state| state.to_string_lossy());
+    format!(
+        "Nothing was removed: copy its folder away before anything else; `pillarbox spool verify --state-dir {state}` tells all \
+         that is damaged, `pillarbox spool salvage --state-dir {state} --output salvaged.ndjson` reads what is left"
+    )
 }

@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::error::OpenError;
 
 const CURRENT: &str = "CURRENT";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const UNFINISHED: &str = "new";
 /// Length of a generation's name: ten digits.
 const NAME_BYTES: usize = 10;
@@ -46,16 +46,21 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            let pid =
-                fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u32>().ok());
-            let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-            return Err(OpenError::Locked { path: directory.to_owned(), holder });
+            return Err(locked(directory));
         }
         Err(errno) => return Err(failed("lock", &path)(errno.into())),
     }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(failed("write", &path))?;
     Ok(Lock(file))
+}
+
+/// Says who holds the lock.
+pub(super) fn locked(directory: &Path) -> OpenError {
+    let text = fs::read_to_string(directory.join(LOCK)).ok();
+    let pid = text.and_then(|text| text.trim().parse::<u32>().ok());
+    let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    OpenError::Locked { path: directory.to_owned(), holder }
 }
 
 /// The directory of the generation in force, or `None` when the spool is new.
@@ -65,11 +70,27 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
 /// # Errors
 /// [`OpenError::Damaged`] when `CURRENT` names what does not exist, or names are missing for what does.
 pub(super) fn current(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
-    let finished = finished(directory)?;
+    let (finished, unfinished) = generations(directory)?;
+    for path in unfinished {
+        fs::remove_dir_all(&path).map_err(failed("remove the unfinished", &path))?;
+    }
+    chosen(directory, &finished)
+}
+
+/// As [`current`], but removes nothing.
+///
+/// # Errors
+/// As [`current`].
+pub(super) fn look(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
+    chosen(directory, &generations(directory)?.0)
+}
+
+/// The one of the `finished` generations that is in force.
+fn chosen(directory: &Path, finished: &[PathBuf]) -> Result<Option<PathBuf>, OpenError> {
     let pointer = directory.join(CURRENT);
-    let name = match fs::read_to_string(&pointer) {
-        Ok(text) => text.trim().to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match finished.as_slice() {
+    let name = match fs::read(&pointer) {
+        Ok(text) => String::from_utf8_lossy(&text).trim().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match finished {
             [] => return Ok(None),
             [only] => return Ok(Some(only.clone())),
             _ => {
@@ -88,9 +109,9 @@ pub(super) fn current(directory: &Path) -> Result<Option<PathBuf>, OpenError> {
     Ok(Some(path))
 }
 
-/// The generations that have their name. Removes unfinished ones.
-fn finished(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let mut finished = Vec::new();
+/// The generations that have their name, and the unfinished ones.
+fn generations(directory: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), OpenError> {
+    let (mut finished, mut unfinished) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
         let path = entry.map_err(failed("list", directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -99,12 +120,12 @@ fn finished(directory: &Path) -> Result<Vec<PathBuf>, OpenError> {
             continue;
         }
         if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_dir_all(&path).map_err(failed("remove the unfinished", &path))?;
+            unfinished.push(path);
         } else if digits == name {
             finished.push(path);
         }
     }
-    Ok(finished)
+    Ok((finished, unfinished))
 }
 
 /// Makes generation `number`: `fill` creates and closes the store in the directory that it is given.
@@ -140,7 +161,7 @@ pub(super) fn number(path: &Path) -> u64 {
 /// # Errors
 /// Any I/O error.
 pub(super) fn remove_others(directory: &Path, current: &Path) -> Result<(), OpenError> {
-    for path in finished(directory)? {
+    for path in generations(directory)?.0 {
         if path != current {
             fs::remove_dir_all(&path).map_err(failed("remove the old", &path))?;
         }
@@ -211,15 +232,20 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
 pub(super) fn move_leftovers_aside(generation: &Path) -> Result<(), OpenError> {
     for entry in fs::read_dir(generation).map_err(failed("list", generation))? {
         let path = entry.map_err(failed("list", generation))?.path();
-        let name =
-            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
+        if is_half_snapshot(&path) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             let aside = generation.join(format!("aside.{name}"));
             fs::rename(&path, &aside).map_err(failed("move aside", &path))?;
             tracing::warn!(file = %aside.display(), "a half-written snapshot was moved aside");
         }
     }
     Ok(())
+}
+
+/// Whether this is a snapshot that a kill has left half written.
+pub(super) fn is_half_snapshot(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("snap.") && name.ends_with(".generating")
 }
 
 /// Wraps an I/O error with what was tried on which path.

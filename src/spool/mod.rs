@@ -21,6 +21,8 @@
 //! | `shared`, `identity` | what handles and committer share |
 //! | `opening` | what is found on disk, checked and brought together |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
+//! | `offline` | a spool that no daemon runs on: verify, export, salvage |
+//! | `panics` | what the engine panics with while it opens |
 //! | `durable` | makes sled's flush a true fdatasync |
 
 pub mod chunk;
@@ -33,7 +35,9 @@ mod generation;
 mod identity;
 mod log;
 mod manifest;
+pub mod offline;
 mod opening;
+mod panics;
 mod quarantine;
 mod sealed;
 mod shared;

@@ -12,7 +12,7 @@ use super::manifest::{Floor, Manifest};
 use super::store::{LaneOnDisk, Store, StoreError};
 
 /// The log's directory within the spool's.
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 
 /// A store's file that is smaller stays as it is.
 const MOVE_BYTES_MIN: u64 = 32 << 20;

@@ -36,8 +36,9 @@ pub(super) fn remove(frame: &mut FrameBuilder, id: QuarantineId) {
 impl Store {
     /// The stored bytes of an entry; `None` when there is none.
     pub(super) fn quarantined_bytes(&self, id: QuarantineId) -> Result<Option<u64>, StoreError> {
-        let stored = self.quarantine.tree.get(id.0.to_be_bytes())?;
-        Ok(stored.as_ref().map(Values::bytes))
+        let key = id.0.to_be_bytes();
+        let stored = self.quarantine.tree.get(key)?;
+        Ok(stored.map(|stored| Values::bytes(&key, &stored)))
     }
 
     /// See [`super::Spool::quarantine`].
@@ -71,7 +72,7 @@ impl Store {
         for item in &self.quarantine.tree {
             let (key, value) = item?;
             entries += 1;
-            bytes += Values::bytes(&value);
+            bytes += Values::bytes(&key, &value);
             newest = id_of(&key)?.0;
         }
         // The newest entry may have left, and its id must not come back.

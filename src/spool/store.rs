@@ -5,7 +5,6 @@
 //! changes, which the log completes. Changes are absolute: to apply them twice is to apply them once.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use super::generation::{damaged, failed, sync_tree};
 use super::log::Applied;
 use super::log::frame::{Part, Tree};
 use super::log::table::Meta;
+use super::panics::watched;
 use super::sealed::{seal, unseal};
 use super::values::{INLINE_BYTES_MAX, Values};
 
@@ -114,13 +114,13 @@ const APPLIED: &[u8] = b"applied";
 pub(super) struct Store {
     path: PathBuf,
     db: sled::Db,
-    segments: Values,
-    lanes: sled::Tree,
-    pub(super) cursors: sled::Tree,
+    pub(super) segments: Values,
+    pub(super) lanes: Values,
+    pub(super) cursors: Values,
     pub(super) quarantine: Values,
-    identities: Values,
-    deliveries: sled::Tree,
-    dedupe: sled::Tree,
+    pub(super) identities: Values,
+    pub(super) deliveries: Values,
+    pub(super) dedupe: Values,
 }
 
 impl Store {
@@ -131,7 +131,7 @@ impl Store {
     /// [`OpenError::NotDurable`] when the replacement of `sync_file_range` is not in force.
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Store, OpenError> {
         let file = Store::file(path);
-        let mut opened = catch_unwind(AssertUnwindSafe(|| Store::open_trees(path, cache_bytes)));
+        let mut opened = watched(|| Store::open_trees(path, cache_bytes));
         // We hold the spool's own lock, so a lock of sled's can only be that of a handle of this process that is
         // just closing: its threads let go of the file a moment after the handle.
         for _ in 0..CLOSING_TRIES {
@@ -140,16 +140,16 @@ impl Store {
                 break;
             }
             std::thread::sleep(CLOSING_PAUSE);
-            opened = catch_unwind(AssertUnwindSafe(|| Store::open_trees(path, cache_bytes)));
+            opened = watched(|| Store::open_trees(path, cache_bytes));
         }
         let store = match opened {
             Ok(Ok(store)) => store,
             Ok(Err(error)) => return Err(damaged(&file, &format!("cannot be opened: {error}"))),
-            Err(_) => {
-                return Err(damaged(
-                    &file,
-                    "cannot be opened: the store's engine gave up on its content",
-                ));
+            Err(panic) => {
+                let what = format!(
+                    "cannot be opened: the store's engine gave up on its content ({panic})"
+                );
+                return Err(damaged(&file, &what));
             }
         };
         store.prove_durable()?;
@@ -166,16 +166,17 @@ impl Store {
             .flush_every_ms(None) // only a checkpoint flushes
             .open()?;
         let parts = db.open_tree("parts")?;
-        let values = |tree| Values::new(tree, parts.clone());
+        let values =
+            |of, name| Ok::<_, sled::Error>(Values::new(of, db.open_tree(name)?, parts.clone()));
         Ok(Store {
             path: path.to_owned(),
-            segments: values(db.open_tree("segments")?),
-            lanes: db.open_tree("lanes")?,
-            cursors: db.open_tree("cursors")?,
-            quarantine: values(db.open_tree("quarantine")?),
-            identities: values(db.open_tree("identities")?),
-            deliveries: db.open_tree("deliveries")?,
-            dedupe: db.open_tree("dedupe")?,
+            segments: values(Tree::Segments, "segments")?,
+            lanes: values(Tree::Lanes, "lanes")?,
+            cursors: values(Tree::Cursors, "cursors")?,
+            quarantine: values(Tree::Quarantine, "quarantine")?,
+            identities: values(Tree::Identities, "identities")?,
+            deliveries: values(Tree::Deliveries, "deliveries")?,
+            dedupe: values(Tree::Dedupe, "dedupe")?,
             db,
         })
     }
@@ -265,43 +266,27 @@ impl Store {
     /// Applies what a part of a frame changes.
     pub(super) fn apply(&self, part: &Part<'_>) -> Result<(), StoreError> {
         match *part {
-            Part::Chunk { .. } => {}
-            Part::Put { tree: Tree::Quarantine, key, value } => {
-                self.quarantine.insert(key, value.to_vec())?;
-            }
-            Part::Put { tree: Tree::Identities, key, value } => {
-                self.identities.insert(key, value.to_vec())?;
-            }
-            Part::Put { tree, key, value } => {
-                self.plain(tree).insert(key, value)?;
-            }
-            Part::Remove { tree: Tree::Quarantine, key } => {
-                self.quarantine.remove(key)?;
-            }
-            Part::Remove { tree: Tree::Identities, key } => {
-                self.identities.remove(key)?;
-            }
-            Part::Remove { tree, key } => {
-                self.plain(tree).remove(key)?;
-            }
+            Part::Put { tree, key, value } => self.values(tree).insert(key, value),
+            Part::Remove { tree, key } => self.values(tree).remove(key).map(drop),
+            Part::Chunk { .. } | Part::Piece { .. } => Ok(()),
         }
-        Ok(())
     }
 
-    /// A tree whose values are always small.
-    fn plain(&self, tree: Tree) -> &sled::Tree {
+    fn values(&self, tree: Tree) -> &Values {
         match tree {
             Tree::Lanes => &self.lanes,
+            Tree::Cursors => &self.cursors,
+            Tree::Quarantine => &self.quarantine,
+            Tree::Identities => &self.identities,
             Tree::Deliveries => &self.deliveries,
             Tree::Dedupe => &self.dedupe,
-            Tree::Cursors | Tree::Quarantine | Tree::Identities => &self.cursors,
+            Tree::Segments => &self.segments,
         }
     }
 
     /// Notes how far the log's changes are here.
     pub(super) fn put_applied(&self, applied: Applied) -> Result<(), StoreError> {
-        self.cursors.insert(APPLIED, seal(APPLIED, &applied))?;
-        Ok(())
+        self.cursors.insert(APPLIED, &seal(APPLIED, &applied))
     }
 
     /// What [`Store::put_applied`] was last told.
@@ -316,7 +301,7 @@ impl Store {
     /// Notes what a segment that is complete holds.
     pub(super) fn put_segment(&self, number: u64, meta: &Meta) -> Result<(), StoreError> {
         let key = number.to_be_bytes();
-        self.segments.insert(&key, seal(&key, meta))
+        self.segments.insert(&key, &seal(&key, meta))
     }
 
     /// Forgets a segment, before its file is removed.
@@ -343,8 +328,8 @@ impl Store {
 
     /// Removes the deliveries of `lane` that lie below `oldest`.
     pub(super) fn trim_deliveries(&self, lane: LaneId, oldest: Seq) -> Result<(), StoreError> {
-        for found in self.deliveries.range(key(lane, Seq(0))..key(lane, oldest)).keys() {
-            self.deliveries.remove(found?)?;
+        for found in self.deliveries.tree.range(key(lane, Seq(0))..key(lane, oldest)).keys() {
+            self.deliveries.remove(&found?)?;
         }
         Ok(())
     }
@@ -354,8 +339,9 @@ impl Store {
     /// Every lane as far as the store knows it, in the order of ids.
     pub(super) fn lanes(&self) -> Result<Vec<LaneOnDisk>, StoreError> {
         let mut lanes = Vec::new();
-        for item in &self.lanes {
+        for item in &self.lanes.tree {
             let (key, value) = item?;
+            let Some(value) = self.lanes.read(&key, value)? else { continue };
             let lane = <[u8; 4]>::try_from(key.as_ref()).map(|id| LaneId(u32::from_be_bytes(id)));
             let lane = lane.map_err(|_| StoreError("a lane's key is not four bytes".to_owned()))?;
             let broken = |error| StoreError(format!("lane {}: {error}", lane.0));
@@ -382,11 +368,12 @@ impl Store {
         windows: &mut Windows,
         last: u64,
     ) -> Result<(), StoreError> {
-        for item in self.dedupe.iter().rev() {
+        for item in self.dedupe.tree.iter().rev() {
             let (key, value) = item?;
+            let Some(value) = self.dedupe.read(&key, value)? else { continue };
             let (scope, number) = parse_key(&key).map_err(|error| StoreError(error.to_string()))?;
             if !windows.recall(scope.0, number.0, &value, last) {
-                self.dedupe.remove(key)?;
+                self.dedupe.remove(&key)?;
             }
         }
         Ok(())

@@ -1,33 +1,38 @@
-//! Values of any size in a tree whose values must stay small.
+//! The values of a tree, of any size, each telling what it is.
+//!
+//! A value lies in the store as it lies in the log, as a part with its tree, its key and a checksum (see `log::frame`): so
+//! it is checked when it is read, and can be carved out of a file that the engine no longer opens.
 //!
 //! sled writes a whole leaf of up to 17 values as one, and moves it into a file that it never syncs once it is over a
-//! quarter of a segment (DESIGN.md section 9). Small segments are fast: each is a fresh buffer. So a value over
-//! [`INLINE_BYTES_MAX`] lies in parts beside its tree, and a stub stands in its place:
+//! quarter of a segment (DESIGN.md section 9). Small segments are fast: each is a fresh buffer. So a part over
+//! [`INLINE_BYTES_MAX`] lies in pieces beside its tree, each of them a part, and a stub stands in its place:
 //!
 //! ```text
-//! tree   key                    value, or 0xFF ‖ id (16 bytes) ‖ length u64 BE
-//! parts  id ‖ part u16 BE       a part of at most INLINE_BYTES_MAX
+//! tree   key                    the part, or 0xFF ‖ id (16 bytes) ‖ length u64 BE
+//! parts  id ‖ number u16 BE     a piece of at most INLINE_BYTES_MAX bytes of the part
 //! ```
-//! The parts are written before the stub, under an id of their own, and removed after it: at every crash point a key
-//! has its old value or its new one. Parts that a crash leaves without a stub are never read.
+//! The pieces are written before the stub, under an id of their own, and removed after it: at every crash point a key
+//! has its old value or its new one. Pieces that a crash leaves without a stub are never read.
 
-use sled::{IVec, Tree};
+use sled::IVec;
 use uuid::Uuid;
 
+use super::log::frame::{PART_HEAD_BYTES, Part, PartHead, Tree};
 use super::store::StoreError;
 
-/// A larger value lies in parts.
+/// A larger part lies in pieces.
 pub(super) const INLINE_BYTES_MAX: usize = 12 << 10;
-/// No inline value begins with it: sealed values begin with their version, identities with `{`.
+/// No part begins with it.
 const STUB: u8 = 0xFF;
 const ID_BYTES: usize = 16;
 
-/// A tree and the parts of its large values.
+/// A tree and the pieces of its large values.
 #[derive(Debug)]
 pub(super) struct Values {
-    /// Keys and stubs; iterated by who knows the keys.
-    pub(super) tree: Tree,
-    parts: Tree,
+    of: Tree,
+    /// Keys and parts or stubs; iterated by who knows the keys.
+    pub(super) tree: sled::Tree,
+    parts: sled::Tree,
 }
 
 /// What stands in the place of a large value.
@@ -37,20 +42,22 @@ struct Stub {
 }
 
 impl Values {
-    /// The values of `tree`; `parts` may serve several.
-    pub(super) fn new(tree: Tree, parts: Tree) -> Values {
-        Values { tree, parts }
+    /// The values of `tree`, which is `of` among the trees; `parts` may serve several.
+    pub(super) fn new(of: Tree, tree: sled::Tree, parts: sled::Tree) -> Values {
+        Values { of, tree, parts }
     }
 
     /// Sets the value of `key`.
-    pub(super) fn insert(&self, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
-        let stored = if value.len() <= INLINE_BYTES_MAX {
-            assert_ne!(value.first(), Some(&STUB), "an inline value never looks like a stub");
-            value
+    pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let part = Part::Put { tree: self.of, key, value }.encode();
+        let stored = if part.len() <= INLINE_BYTES_MAX {
+            part
         } else {
-            let stub = Stub { id: Uuid::now_v7().into_bytes(), bytes: value.len() as u64 };
-            for (part, bytes) in (0_u16..).zip(value.chunks(INLINE_BYTES_MAX)) {
-                self.parts.insert([&stub.id[..], &part.to_be_bytes()].concat(), bytes)?;
+            let stub = Stub { id: Uuid::now_v7().into_bytes(), bytes: part.len() as u64 };
+            for (number, value) in (0_u16..).zip(part.chunks(INLINE_BYTES_MAX)) {
+                let key = piece_key(&stub.id, number);
+                let piece = Part::Piece { key: &key, value };
+                self.parts.insert(&key, piece.encode())?;
             }
             stub.encode()
         };
@@ -69,7 +76,7 @@ impl Values {
     /// still stands are damage.
     pub(super) fn read(&self, key: &[u8], mut stored: IVec) -> Result<Option<IVec>, StoreError> {
         loop {
-            let error = match self.resolve(stored.clone()) {
+            let error = match self.resolve(key, &stored) {
                 Ok(value) => return Ok(Some(value)),
                 Err(error) => error,
             };
@@ -81,34 +88,49 @@ impl Values {
         }
     }
 
-    /// The value that `stored`, read from the tree, is or stands for.
-    fn resolve(&self, stored: IVec) -> Result<IVec, StoreError> {
-        let Some(stub) = Stub::decode(&stored) else { return Ok(stored) };
-        let mut value =
+    /// The value that `stored`, read from the tree at `key`, is or stands for.
+    fn resolve(&self, key: &[u8], stored: &IVec) -> Result<IVec, StoreError> {
+        let Some(stub) = Stub::decode(stored) else { return self.checked(key, stored) };
+        let mut part =
             Vec::with_capacity(usize::try_from(stub.bytes).unwrap_or_default().min(1 << 20));
         for item in self.parts.scan_prefix(stub.id) {
-            value.extend_from_slice(&item?.1);
+            let (at, piece) = item?;
+            match part_of(&piece) {
+                Ok(Part::Piece { key, value }) if key == at.as_ref() => {
+                    part.extend_from_slice(value);
+                }
+                _ => return Err(StoreError("a piece of a value is damaged".to_owned())),
+            }
         }
-        if value.len() as u64 != stub.bytes {
-            return Err(StoreError(format!(
-                "a value of {} bytes has only {}",
-                stub.bytes,
-                value.len()
-            )));
+        if part.len() as u64 != stub.bytes {
+            let what = format!("a value of {} bytes has only {}", stub.bytes, part.len());
+            return Err(StoreError(what));
         }
-        Ok(IVec::from(value))
+        self.checked(key, &part)
     }
 
-    /// The bytes of the value that `stored` is or stands for.
-    pub(super) fn bytes(stored: &IVec) -> u64 {
-        Stub::decode(stored).map_or(stored.len() as u64, |stub| stub.bytes)
+    /// The value of a part that must be this tree's, under `key`.
+    fn checked(&self, key: &[u8], part: &[u8]) -> Result<IVec, StoreError> {
+        match part_of(part) {
+            Ok(Part::Put { tree, key: found, value }) if (tree, found) == (self.of, key) => {
+                Ok(IVec::from(value))
+            }
+            Ok(_) => Err(StoreError("a value lies in another's place".to_owned())),
+            Err(error) => Err(StoreError(format!("a stored value: {error}"))),
+        }
+    }
+
+    /// The bytes of the value that `stored` at `key` is or stands for.
+    pub(super) fn bytes(key: &[u8], stored: &IVec) -> u64 {
+        let part = Stub::decode(stored).map_or(stored.len() as u64, |stub| stub.bytes);
+        part.saturating_sub((PART_HEAD_BYTES + key.len()) as u64)
     }
 
     /// Removes `key`; returns the bytes of its value, or `None` when it had none.
     pub(super) fn remove(&self, key: &[u8]) -> Result<Option<u64>, StoreError> {
         let old = self.tree.remove(key)?;
         self.remove_parts(old.as_ref())?;
-        Ok(old.as_ref().map(Values::bytes))
+        Ok(old.as_ref().map(|old| Values::bytes(key, old)))
     }
 
     fn remove_parts(&self, stored: Option<&IVec>) -> Result<(), StoreError> {
@@ -118,6 +140,14 @@ impl Values {
         }
         Ok(())
     }
+}
+
+fn part_of(bytes: &[u8]) -> Result<Part<'_>, super::log::frame::FrameError> {
+    PartHead::decode(bytes)?.part(bytes)
+}
+
+fn piece_key(id: &[u8; ID_BYTES], number: u16) -> Vec<u8> {
+    [&id[..], &number.to_be_bytes()].concat()
 }
 
 impl Stub {
@@ -142,7 +172,11 @@ mod tests {
     fn values() -> (tempfile::TempDir, Values) {
         let directory = tempfile::tempdir().unwrap();
         let db = sled::Config::new().path(directory.path()).flush_every_ms(None).open().unwrap();
-        let values = Values::new(db.open_tree("tree").unwrap(), db.open_tree("parts").unwrap());
+        let values = Values::new(
+            Tree::Quarantine,
+            db.open_tree("tree").unwrap(),
+            db.open_tree("parts").unwrap(),
+        );
         (directory, values)
     }
 
@@ -157,7 +191,7 @@ mod tests {
             for (step, size) in (0_u8..).zip(sizes) {
                 if let Some(size) = size {
                     let value = vec![step; size];
-                    values.insert(b"key", value.clone()).unwrap();
+                    values.insert(b"key", &value).unwrap();
                     last = Some(value);
                 } else {
                     let removed = values.remove(b"key").unwrap();
@@ -176,10 +210,10 @@ mod tests {
     #[test]
     fn a_value_that_is_replaced_while_it_is_read_is_read_anew() {
         let (_directory, values) = values();
-        values.insert(b"key", vec![1; 60_000]).unwrap();
+        values.insert(b"key", &vec![1; 60_000]).unwrap();
         let stub = values.tree.get(b"key").unwrap().unwrap();
-        values.insert(b"key", vec![2; 50_000]).unwrap();
-        assert!(values.resolve(stub.clone()).is_err(), "the first value's parts are gone");
+        values.insert(b"key", &vec![2; 50_000]).unwrap();
+        assert!(values.resolve(b"key", &stub).is_err(), "the first value's parts are gone");
         assert_eq!(values.read(b"key", stub.clone()).unwrap().unwrap(), vec![2; 50_000]);
         values.remove(b"key").unwrap();
         assert_eq!(values.read(b"key", stub).unwrap(), None);
@@ -188,9 +222,9 @@ mod tests {
     #[test]
     fn a_lost_part_is_noticed() {
         let (_directory, values) = values();
-        values.insert(b"key", vec![1; 50_000]).unwrap();
+        values.insert(b"key", &vec![1; 50_000]).unwrap();
         let first = values.parts.first().unwrap().unwrap().0;
         values.parts.remove(first).unwrap();
-        assert!(values.get(b"key").unwrap_err().0.contains("50000 bytes"));
+        assert!(values.get(b"key").unwrap_err().0.contains("50017 bytes"));
     }
 }

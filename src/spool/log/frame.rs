@@ -13,39 +13,20 @@
 //! an event, or what a file held before, never looks like a frame.
 
 use super::super::entry::{LaneId, Seq};
+use super::part::{CHUNK, PUT, REMOVE, Reader, Writer, add_part, chunk_key};
+pub(crate) use super::part::{
+    FrameError, PART_HEAD_BYTES, PART_MARK, Part, PartHead, Tree, part_size,
+};
 
 /// Bytes before a segment's first frame.
 pub(crate) const SEGMENT_HEAD_BYTES: usize = 28;
 /// Bytes before a frame's first part.
 pub(crate) const FRAME_HEAD_BYTES: usize = 36;
-/// Bytes before a part's key.
-pub(crate) const PART_HEAD_BYTES: usize = 14;
 /// What a new segment is written in; another version is refused.
 pub(crate) const VERSION: u16 = 1;
 
 const SEGMENT_MARK: &[u8; 6] = b"PBXLOG";
 pub(crate) const FRAME_MARK: [u8; 4] = *b"PBXF";
-pub(crate) const PART_MARK: [u8; 2] = [0xB0, 0x5A];
-
-/// Why bytes are not what they must be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FrameError {
-    /// The bytes end within it.
-    #[error("cut off")]
-    Short,
-    /// It does not begin as it must.
-    #[error("does not begin with its mark")]
-    Mark,
-    /// A segment of another version.
-    #[error("has format {0}, this program reads {VERSION}")]
-    Version(u16),
-    /// The checksum does not match.
-    #[error("its checksum does not match its bytes")]
-    Checksum,
-    /// A kind or tree that no version knows, or a key of another length.
-    #[error("holds an unknown kind of part")]
-    Kind,
-}
 
 /// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,68 +50,6 @@ pub(crate) struct FrameHead {
     pub(crate) bytes: u32,
     crc: u32,
 }
-
-/// A tree of the store that a part changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Tree {
-    /// Integrations and numbers of the lanes.
-    Lanes = 1,
-    /// Tallies of the lanes, and other numbers.
-    Cursors = 2,
-    /// The quarantine.
-    Quarantine = 3,
-    /// Stored traits.
-    Identities = 4,
-    /// What pushes came to.
-    Deliveries = 5,
-    /// The dedupe window.
-    Dedupe = 6,
-}
-
-/// A part of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
-    /// Records: see `chunk`.
-    Chunk {
-        /// Their lane.
-        lane: LaneId,
-        /// The seq of the first.
-        first: Seq,
-        /// The encoded chunk.
-        value: &'a [u8],
-    },
-    /// Sets a key of the store.
-    Put {
-        /// In which tree.
-        tree: Tree,
-        /// The key.
-        key: &'a [u8],
-        /// Its new value.
-        value: &'a [u8],
-    },
-    /// Removes a key of the store.
-    Remove {
-        /// In which tree.
-        tree: Tree,
-        /// The key.
-        key: &'a [u8],
-    },
-}
-
-/// The head of a part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PartHead {
-    kind: u8,
-    tree: u8,
-    key: u16,
-    value: u32,
-    crc: u32,
-}
-
-const CHUNK: u8 = 1;
-const PUT: u8 = 2;
-const REMOVE: u8 = 3;
 
 /// Builds one frame after the other in a buffer that it keeps.
 #[derive(Debug, Default)]
@@ -173,25 +92,8 @@ impl FrameBuilder {
     }
 
     fn part(&mut self, kind: u8, tree: u8, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
-        let at = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; PART_HEAD_BYTES]);
-        self.bytes.extend_from_slice(key);
-        let value_at = self.bytes.len();
-        value(&mut self.bytes);
-        let head = PartHead {
-            kind,
-            tree,
-            key: u16::try_from(key.len()).expect("keys are short"),
-            value: u32::try_from(self.bytes.len() - value_at)
-                .expect("a request is far below 4 GiB"),
-            crc: 0,
-        };
-        let body = self.bytes.get(at + PART_HEAD_BYTES..).unwrap_or_default();
-        let head = PartHead { crc: head.checksum(body), ..head };
-        self.parts.update(&head.crc.to_be_bytes());
-        if let Some(place) = self.bytes.get_mut(at..at + PART_HEAD_BYTES) {
-            place.copy_from_slice(&head.encode());
-        }
+        let crc = add_part(&mut self.bytes, kind, tree, key, value);
+        self.parts.update(&crc.to_be_bytes());
     }
 
     /// The frame's bytes, as the `number`th of the log, in a segment of `salt`.
@@ -314,142 +216,6 @@ impl FrameHead {
             rest = rest.get(head.size()..).unwrap_or_default();
         }
         if self.checksum(sums) == self.crc { Ok(parts) } else { Err(FrameError::Checksum) }
-    }
-}
-
-impl PartHead {
-    fn encode(self) -> [u8; PART_HEAD_BYTES] {
-        let mut bytes = [0; PART_HEAD_BYTES];
-        let mut at = Writer(&mut bytes);
-        at.put(&PART_MARK);
-        at.put(&[self.kind, self.tree]);
-        at.put(&self.key.to_be_bytes());
-        at.put(&self.value.to_be_bytes());
-        at.put(&self.crc.to_be_bytes());
-        bytes
-    }
-
-    fn checksum(self, body: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(self.encode().get(2..PART_HEAD_BYTES - 4).unwrap_or_default());
-        hasher.update(body);
-        hasher.finalize()
-    }
-
-    /// Reads the head alone, without its checksum.
-    ///
-    /// # Errors
-    /// See [`FrameError`].
-    pub(crate) fn decode(bytes: &[u8]) -> Result<PartHead, FrameError> {
-        let mut at = Reader(bytes);
-        if at.take::<2>()? != PART_MARK {
-            return Err(FrameError::Mark);
-        }
-        let [kind, tree] = at.take()?;
-        Ok(PartHead { kind, tree, key: at.u16()?, value: at.u32()?, crc: at.u32()? })
-    }
-
-    /// The part's size in the file.
-    pub(crate) fn size(self) -> usize {
-        PART_HEAD_BYTES + usize::from(self.key) + self.value as usize
-    }
-
-    /// The lane and first seq of a chunk, whose part begins `bytes`: not checked yet.
-    pub(crate) fn chunk_key(self, bytes: &[u8]) -> Option<(LaneId, Seq)> {
-        let key = bytes.get(PART_HEAD_BYTES..)?.first_chunk::<12>()?;
-        (self.kind == CHUNK && self.key == 12).then(|| parse_chunk_key(key))
-    }
-
-    /// Checks the part that begins `bytes`.
-    ///
-    /// # Errors
-    /// See [`FrameError`].
-    pub(crate) fn part(self, bytes: &[u8]) -> Result<Part<'_>, FrameError> {
-        let body = bytes.get(PART_HEAD_BYTES..self.size()).ok_or(FrameError::Short)?;
-        if self.checksum(body) == self.crc { self.read(bytes) } else { Err(FrameError::Checksum) }
-    }
-
-    /// The part that begins `bytes`, unchecked.
-    fn read(self, bytes: &[u8]) -> Result<Part<'_>, FrameError> {
-        let body = bytes.get(PART_HEAD_BYTES..self.size()).ok_or(FrameError::Short)?;
-        let (key, value) = body.split_at_checked(usize::from(self.key)).ok_or(FrameError::Short)?;
-        match self.kind {
-            CHUNK => {
-                let key = key.try_into().map_err(|_| FrameError::Kind)?;
-                let (lane, first) = parse_chunk_key(key);
-                Ok(Part::Chunk { lane, first, value })
-            }
-            PUT => Ok(Part::Put { tree: Tree::of(self.tree)?, key, value }),
-            REMOVE => Ok(Part::Remove { tree: Tree::of(self.tree)?, key }),
-            _ => Err(FrameError::Kind),
-        }
-    }
-}
-
-/// A part's size in the file.
-pub(crate) fn part_size(part: &Part<'_>) -> u64 {
-    let (key, value) = match part {
-        Part::Chunk { value, .. } => (12, value.len()),
-        Part::Put { key, value, .. } => (key.len(), value.len()),
-        Part::Remove { key, .. } => (key.len(), 0),
-    };
-    (PART_HEAD_BYTES + key + value) as u64
-}
-
-impl Tree {
-    fn of(tree: u8) -> Result<Tree, FrameError> {
-        let all = [
-            Tree::Lanes,
-            Tree::Cursors,
-            Tree::Quarantine,
-            Tree::Identities,
-            Tree::Deliveries,
-            Tree::Dedupe,
-        ];
-        all.into_iter().find(|known| *known as u8 == tree).ok_or(FrameError::Kind)
-    }
-}
-
-fn chunk_key(lane: LaneId, first: Seq) -> [u8; 12] {
-    super::super::chunk::key(lane, first)
-}
-
-fn parse_chunk_key(key: &[u8; 12]) -> (LaneId, Seq) {
-    let [l0, l1, l2, l3, seq @ ..] = *key;
-    (LaneId(u32::from_be_bytes([l0, l1, l2, l3])), Seq(u64::from_be_bytes(seq)))
-}
-
-/// Takes integers off the front of bytes.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError::Short)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn u16(&mut self) -> Result<u16, FrameError> {
-        self.take().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, FrameError> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, FrameError> {
-        self.take().map(u64::from_be_bytes)
-    }
-}
-
-/// Puts bytes one after the other into a head of fixed size.
-struct Writer<'a>(&'a mut [u8]);
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        let (place, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
-        place.copy_from_slice(bytes);
-        self.0 = rest;
     }
 }
 

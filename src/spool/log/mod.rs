@@ -14,6 +14,7 @@
 //! open begins a segment of its own: nothing is ever written over what a crash has left.
 
 pub(crate) mod frame;
+mod part;
 mod reader;
 pub(crate) mod recovery;
 pub(crate) mod segment;

@@ -175,22 +175,35 @@ impl Segment {
     /// # Errors
     /// Any I/O error.
     pub(crate) fn numbers(directory: &Path) -> Result<Vec<u64>, OpenError> {
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
-            let path = entry.map_err(failed("list", directory))?.path();
-            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            let number = name.parse().ok().filter(|_| name.len() == NAME_DIGITS);
-            match (number, path.extension().and_then(|extension| extension.to_str())) {
-                (Some(number), Some("log")) => numbers.push(number),
-                (Some(_), Some("new")) => {
-                    fs::remove_file(&path).map_err(failed("remove the unfinished", &path))?;
-                }
-                _ => {}
-            }
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
+        let unfinished = names(directory, "new")?.into_iter().map(|number| {
+            let path = path(directory, number).with_extension("new");
+            fs::remove_file(&path).map_err(failed("remove the unfinished", &path))
+        });
+        unfinished.collect::<Result<(), _>>()?;
+        Segment::list(directory)
     }
+
+    /// As [`Segment::numbers`], but removes nothing.
+    ///
+    /// # Errors
+    /// Any I/O error.
+    pub(crate) fn list(directory: &Path) -> Result<Vec<u64>, OpenError> {
+        names(directory, "log")
+    }
+}
+
+/// The numbers of the files with `extension`, in order.
+fn names(directory: &Path, extension: &str) -> Result<Vec<u64>, OpenError> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
+        let path = entry.map_err(failed("list", directory))?.path();
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        if path.extension().is_some_and(|found| found == extension) && name.len() == NAME_DIGITS {
+            numbers.extend(name.parse::<u64>());
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// The file of segment `number`.
