@@ -24,6 +24,7 @@ mod recording;
 mod support;
 mod trace;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,7 +38,8 @@ use history::{History, What};
 use recording::SAVED;
 use support::{Host, Upstream};
 
-const STATES: usize = 2_000;
+/// `tests/run` tries ten times as many.
+const STATES: u64 = 200;
 /// Of so many states one is given to the real daemon.
 const DELIVERED: usize = 100;
 /// An injected fault must be found among so many states.
@@ -55,13 +57,37 @@ fn every_power_cut_leaves_a_spool_that_holds_what_was_acknowledged() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match (number("PILLARBOX_POWER_SEED"), number("PILLARBOX_POWER_STATES")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, states) => 0..states.unwrap_or(STATES as u64),
+        (None, states) => 0..states.unwrap_or(STATES),
     };
     if let Some((_, told)) = first_failure(history, seeds) {
         let saved = std::env::var(SAVED)
             .map_or_else(|_| recording::save(history).display().to_string(), Into::into);
         panic!("{told}\nrecording: {saved}");
     }
+}
+
+/// Goal: the recording has in it what power cuts are to be tried on.
+/// Method: the names that come and go tell it.
+#[test]
+fn the_recording_has_every_phase_of_a_spool() {
+    let changes = RECORDING.steps.iter().filter_map(|step| match &step.effect {
+        Effect::Names(names) => Some(names),
+        _ => None,
+    });
+    let texts: HashSet<(&str, bool)> =
+        changes.flatten().map(|name| (name.text.as_str(), name.to.is_some())).collect();
+    for phase in [
+        ("spool", true),          // the spool is made
+        ("0000000001", true),     // its store
+        ("0000000001.log", true), // its log
+        ("manifest.json", true),
+        ("0000000001.log", false), // a settled segment goes
+        ("0000000004.log", true),  // the log goes on in a new segment
+        ("CURRENT", true),
+    ] {
+        assert!(texts.contains(&phase), "{phase:?} is not among {texts:?}");
+    }
+    assert_eq!(RECORDING.begins.len(), 3);
 }
 
 /// Goal: the instrument would notice a spool that does not sync.
