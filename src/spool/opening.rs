@@ -100,6 +100,10 @@ fn moved(
     if bytes < MOVE_BYTES_MIN || store.exceeds(bytes / MOVE_RATIO).map_err(unreadable)? {
         return Ok((path, store));
     }
+    let free = rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    if free < bytes {
+        return Ok((path, store)); // a full disk must not keep the spool from opening
+    }
     tracing::info!(bytes, "the store's file is far larger than its content: it moves to a new one");
     let number = generation::number(&path) + 1;
     let next = generation::create(directory, number, |next| {

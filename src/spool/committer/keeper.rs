@@ -119,7 +119,8 @@ impl Keeper {
 /// Makes the next segment ready; a writer that comes to need it meanwhile waits, one that came before made its own.
 fn prepare(shared: &Shared, prepared: &Prepared, number: u64, zeros: u64) {
     let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.log.meta(number).is_some() {
+    // On a disk that is short of room the writer grows the next segment step by step.
+    if shared.log.meta(number).is_some() || !shared.has_room(zeros) {
         return;
     }
     match Segment::create(&shared.log.directory, number, zeros) {

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -152,10 +153,13 @@ impl Committer {
             for work in works {
                 committer.plan(work);
             }
-            committer.write(flush_now)?;
-            // Nobody looks a settlement up: its answer need not wait for the store.
-            if committer.group.flush == Flush::After { Ok(()) } else { committer.apply() }
+            committer.write(flush_now)
         });
+        // Nobody looks a settlement up: its answer need not wait for the store. A store that fails here changes no answer:
+        // what is in the log is stored, and applied at the next open.
+        if written.is_ok() && self.group.flush != Flush::After {
+            drop(self.guarded(Committer::apply));
+        }
         let mut group = mem::take(&mut self.group);
         let moved = group.settled || self.checkpoint_waits;
         match written {
@@ -199,7 +203,9 @@ impl Committer {
     /// rest has the writer's reserve.
     fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
         let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
-        let Err(error) = self.writer.reserve(bytes) else { return };
+        let reserved = self.writer.reserve(bytes);
+        self.shared.without_room.store(reserved.is_err(), Ordering::Release);
+        let Err(error) = reserved else { return };
         let full = AppendError::DiskFull(error.to_string());
         let (appends, others): (Vec<Work>, Vec<Work>) =
             mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));
@@ -225,7 +231,7 @@ impl Committer {
                 SyncMode::Every(_) => flush == Flush::Before,
             };
             if before {
-                self.writer.sync().map_err(|error| failed("flush", &error))?;
+                self.writer.sync_newest().map_err(|error| failed("flush", &error))?;
             } else if self.shared.options.sync == SyncMode::Always
                 && self.writer.behind() >= BEHIND_MAX / 2
             {

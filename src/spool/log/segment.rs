@@ -23,7 +23,7 @@ use super::frame::{SEGMENT_HEAD_BYTES, SegmentHead};
 /// A segment is closed before it exceeds this; a larger frame fills one alone.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Blocks are allocated in steps of this size where none were prepared.
-const GROW_BYTES: u64 = 1 << 20;
+pub(crate) const GROW_BYTES: u64 = 1 << 20;
 const ZEROS_BYTES: usize = 1 << 20;
 const NAME_DIGITS: usize = 10;
 
@@ -46,8 +46,21 @@ impl Segment {
     pub(crate) fn create(directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
         let path = path(directory, number);
         let unfinished = path.with_extension("new");
+        Segment::make(directory, &unfinished, path, number, bytes).inspect_err(|_| {
+            // On a full disk it would take the room that settlements need. One that stays is removed at the next open.
+            drop(fs::remove_file(&unfinished));
+        })
+    }
+
+    fn make(
+        directory: &Path,
+        unfinished: &Path,
+        path: PathBuf,
+        number: u64,
+        bytes: u64,
+    ) -> io::Result<Segment> {
         let file =
-            File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+            File::options().read(true).write(true).create(true).truncate(true).open(unfinished)?;
         let head = SegmentHead { number, salt: fastrand::u64(..) };
         let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(bytes).unwrap_or(ZEROS_BYTES))];
         let mut allocated = 0;
@@ -57,7 +70,7 @@ impl Segment {
         }
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        fs::rename(unfinished, &path)?;
         sync_directory(directory)?;
         let file = Arc::new(file);
         Ok(Segment { head, path, file, allocated: allocated.max(SEGMENT_HEAD_BYTES as u64) })
