@@ -10,6 +10,7 @@ use super::generation::{self, damaged};
 use super::log::{Log, Opened};
 use super::manifest::{Floor, Manifest};
 use super::store::{LaneOnDisk, Store, StoreError};
+use crate::kill_point;
 
 /// The log's directory within the spool's.
 const LOG: &str = "log";
@@ -44,6 +45,7 @@ impl Recovered {
     /// See [`OpenError`].
     pub(super) fn of(options: &Options) -> Result<Recovered, OpenError> {
         let directory = &options.directory;
+        kill_point::pass("open-locked");
         let manifest = Manifest::read(directory)?;
         let path = match (generation::current(directory)?, &manifest) {
             (Some(path), _) => path,
@@ -64,6 +66,9 @@ impl Recovered {
         generation::move_leftovers_aside(&path)?;
         let store = Store::open(&path, options.cache_bytes)?;
         store.check_blobs()?;
+        kill_point::pass("open-store");
+        // One that a crash has left with a name and not in force stands where the next move would go.
+        generation::remove_others(directory, &path)?;
         let (path, store) = moved(directory, path, store, options.cache_bytes)?;
         generation::remove_others(directory, &path)?;
 
@@ -75,11 +80,13 @@ impl Recovered {
         let log = Log::open(&directory.join(LOG), sealed, applied, |part| {
             store.apply(&part).map_err(unreadable)
         })?;
+        kill_point::pass("open-log");
         let lanes = lanes(&store.lanes().map_err(unreadable)?, &log.log, &file)?;
         if let Some(manifest) = &manifest {
             manifest.check_log(&directory.join(LOG), log.last)?;
             manifest.check_lanes(&directory.join(LOG), &floors(&lanes))?;
         }
+        kill_point::pass("open-checked");
         let mut windows = Windows::new(options.dedupe_window);
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;

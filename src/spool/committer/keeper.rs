@@ -14,6 +14,7 @@ use super::super::log::Prepared;
 use super::super::log::segment::Segment;
 use super::super::manifest::Manifest;
 use super::super::shared::Shared;
+use crate::kill_point;
 
 /// What a checkpoint does once the store is flushed.
 #[derive(Debug)]
@@ -142,16 +143,20 @@ impl Checkpoint {
     }
 
     fn make(self, shared: &Shared) -> Result<(), String> {
+        kill_point::pass("checkpoint");
         shared.flush().map_err(|error| error.0)?;
+        kill_point::pass("checkpoint-flushed");
         if let Err(error) = self.manifest.write(&shared.options.directory) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the spool's manifest was not replaced"
             );
         }
+        kill_point::pass("checkpoint-floor");
         for number in &self.remove {
             let removed = Segment::remove(&shared.log.directory, *number);
             removed.map_err(|error| format!("remove segment {number} of the log: {error}"))?;
+            kill_point::pass("segment-removed");
         }
         if !self.remove.is_empty() {
             let synced = sync_directory(&shared.log.directory);

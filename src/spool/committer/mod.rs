@@ -45,6 +45,7 @@ use super::store::{LaneOnDisk, StoreError};
 use super::work::{Answer, Work, next_group, refuse};
 use super::{Drive, SyncMode};
 use crate::clock::{self, UnixMillis};
+use crate::kill_point;
 
 /// A checkpoint that is due while another is under way is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
@@ -155,6 +156,7 @@ impl Committer {
             }
             committer.write(flush_now)
         });
+        kill_point::pass("flushed");
         // Nobody looks a settlement up: its answer need not wait for the store. A store that fails here changes no answer:
         // what is in the log is stored, and applied at the next open.
         if written.is_ok() && self.group.flush != Flush::After {
@@ -166,6 +168,7 @@ impl Committer {
             Ok(()) => self.publish(&mut group),
             Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
         }
+        kill_point::pass("applied");
         group.answers.into_iter().for_each(Answer::send);
         if self.shared.failure().is_none() {
             // A failure is told to everyone by itself.
@@ -226,6 +229,7 @@ impl Committer {
             self.writer
                 .append(&mut self.frame, &chunks)
                 .map_err(|error| failed("write", &error))?;
+            kill_point::pass("written");
             let before = match self.shared.options.sync {
                 SyncMode::Always => flush >= Flush::AsConfigured,
                 SyncMode::Every(_) => flush == Flush::Before,
@@ -247,6 +251,7 @@ impl Committer {
     /// Brings the store up to the frame that was written.
     fn apply(&mut self) -> Result<(), StoreError> {
         for part in self.frame.changes() {
+            kill_point::pass("apply");
             self.shared.store.apply(&part)?;
         }
         self.frame.clear();

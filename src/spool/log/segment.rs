@@ -19,6 +19,7 @@ use super::super::durable;
 use super::super::error::OpenError;
 use super::super::generation::{damaged, failed, sync_directory};
 use super::frame::{SEGMENT_HEAD_BYTES, SegmentHead};
+use crate::kill_point;
 
 /// A segment is closed before it exceeds this; a larger frame fills one alone.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
@@ -70,7 +71,9 @@ impl Segment {
         }
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
+        kill_point::pass("segment-made");
         fs::rename(unfinished, &path)?;
+        kill_point::pass("segment-named");
         sync_directory(directory)?;
         let file = Arc::new(file);
         Ok(Segment { head, path, file, allocated: allocated.max(SEGMENT_HEAD_BYTES as u64) })
@@ -154,6 +157,7 @@ impl Segment {
 
     /// Writes at `at`.
     pub(crate) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        kill_point::tear(bytes, |half| self.file.write_all_at(half, at));
         self.file.write_all_at(bytes, at)
     }
 

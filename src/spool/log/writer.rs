@@ -8,6 +8,7 @@ use super::segment::{SEGMENT_BYTES, Segment};
 use super::syncer::Syncer;
 use super::table::{Meta, Placed};
 use super::{Applied, Log};
+use crate::kill_point;
 
 /// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
 const SPARE_BYTES: u64 = 512 << 10;
@@ -177,12 +178,14 @@ impl Writer {
             Some(next) if next.head.number == number => next,
             _ => Segment::create(&self.log.directory, number, 0)?,
         };
+        kill_point::pass("rolling");
         self.active.cut(self.end)?;
         let meta = Meta { salt: next.head.salt, last_frame: self.written, ..Meta::default() };
         self.log.table_mut().insert(number, meta);
         self.active = next;
         self.before = self.written;
         self.end = SEGMENT_HEAD_BYTES as u64;
+        kill_point::pass("rolled");
         Ok(())
     }
 }
