@@ -8,6 +8,7 @@
 //! task that ends early ends the daemon; a spool that fails ends it at once: nothing more may be acknowledged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +22,7 @@ use crate::forward::{self, HttpUpstream, Report};
 use crate::ingest::{self, Intake};
 use crate::mapping::Rules;
 use crate::socket;
-use crate::spool::{Drive, LaneId, Spool};
+use crate::spool::{AppendError, Drive, LaneId, Spool};
 
 /// A running daemon; the demo and tests run it in their own process.
 #[derive(Debug)]
@@ -51,14 +52,25 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             failed = daemon.failed() => {
-                // A store that has failed may wait for ever when it is closed. What is durable is recovered by a restart.
-                std::mem::forget(daemon);
+                daemon.abandon().await;
                 return Err(failed);
             }
         }
         break;
     }
-    daemon.stop().await?;
+    let spool = daemon.spool.clone();
+    tokio::select! {
+        reason = spool.failed() => {
+            std::mem::forget(spool); // as in `Daemon::abandon`
+            return Err(spool_failed(&reason));
+        }
+        stopped = daemon.stop() => stopped?,
+    }
+    // It may also have failed with the last thing that it did.
+    if let Err(AppendError::Failed(reason)) = spool.accepting() {
+        std::mem::forget(spool);
+        return Err(spool_failed(&reason));
+    }
     tracing::info!("stopped: what is queued is delivered after the next start");
     Ok(())
 }
@@ -69,7 +81,7 @@ impl Daemon {
     /// # Errors
     /// Nothing is left running; what was made durable stays.
     pub async fn start(config: Config) -> anyhow::Result<Daemon> {
-        abort_when_the_engine_panics();
+        end_when_the_engine_panics();
         let started_at = clock::now();
         let options = config.spool.clone();
         let opened = tokio::task::spawn_blocking(move || Spool::open(options, Drive::Thread));
@@ -136,7 +148,7 @@ impl Daemon {
     /// Dropping it loses nothing.
     pub async fn failed(&mut self) -> anyhow::Error {
         tokio::select! {
-            reason = self.spool.failed() => anyhow::anyhow!("the spool failed: {reason}"),
+            reason = self.spool.failed() => spool_failed(&reason),
             ended = self.tasks.join_next() => match ended {
                 Some(Ok(Ok(part))) => anyhow::anyhow!("{part} ended early"),
                 Some(Ok(Err(error))) => error,
@@ -144,6 +156,16 @@ impl Daemon {
                 None => anyhow::anyhow!("every part has ended"),
             },
         }
+    }
+
+    /// Lets the requests under way have their refusal, and leaves everything as it is: a store that has failed may wait for
+    /// ever when it is closed. What is durable is recovered by a restart.
+    async fn abandon(mut self) {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        // Who takes longer gets no answer: as good as a refusal.
+        drop(tokio::time::timeout(ABANDON_MAX, ended).await);
+        std::mem::forget(self);
     }
 
     /// Stops every part, then closes the spool. What is queued stays queued.
@@ -160,6 +182,15 @@ impl Daemon {
         self.spool.close().await;
         ended
     }
+}
+
+/// How long the parts of a daemon that cannot go on may take to end.
+const ABANDON_MAX: Duration = Duration::from_secs(2);
+
+fn spool_failed(reason: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "the spool failed: {reason}; nothing acknowledged is lost: see to the disk, then start it again"
+    )
 }
 
 /// Only the operator may ask, and nobody else may even see that there is something to ask.
@@ -201,16 +232,18 @@ fn admin_service(
     ))
 }
 
-/// A panic on one of sled's own threads would leave flushes waiting for ever: end the process, so that a restart
-/// recovers from the disk.
-fn abort_when_the_engine_panics() {
+/// A panic on one of sled's own threads, most of all after an I/O error, would leave flushes waiting for ever: end the
+/// process and say so, so that a restart recovers from the disk.
+fn end_when_the_engine_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             before(panic);
             if std::thread::current().name().is_some_and(|name| name.contains("sled")) {
-                std::process::abort();
+                let failed = spool_failed("its store's engine gave up on an error");
+                anstream::eprintln!("pillarbox: {failed}");
+                std::process::exit(1);
             }
         }));
     });

@@ -40,6 +40,7 @@
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
 //! | [`simulator`] | | the stand-in for Ometria |
+//! | `kill_point` | | a test instrument, empty in release builds |
 
 pub mod admin;
 pub mod cli;
@@ -49,6 +50,7 @@ pub mod daemon;
 pub mod event;
 pub mod forward;
 pub mod ingest;
+mod kill_point;
 pub mod mapping;
 pub mod simulator;
 pub mod socket;

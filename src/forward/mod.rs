@@ -49,6 +49,7 @@ use self::plan::{Action, Plan};
 use self::settlement::Source;
 use self::verdict::{Attempt, Verdict};
 use crate::clock;
+use crate::kill_point;
 use crate::spool::{AppendError, End, Entry, LaneId, Quarantined, ReadError, Seq, Spool};
 
 /// How one integration is delivered; every value is checked by the configuration.
@@ -176,10 +177,12 @@ impl<U: Upstream> Forwarder<U> {
                     }
                 }
                 Action::Deliver => {
+                    kill_point::pass("accepted");
                     let copies = self.rejected(&attempt, &verdict);
                     self.settle(&attempt, End::Delivered, copies).await?;
                 }
                 Action::Quarantine { reason } => {
+                    kill_point::pass("rejected");
                     let guilty = self.queue.first().into_iter();
                     let copies = guilty
                         .map(|entry| settlement::copy(self.source(), entry, reason, &attempt))

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::OpenError;
+use crate::kill_point;
 
 const CURRENT: &str = "CURRENT";
 pub(super) const LOCK: &str = "lock";
@@ -142,10 +143,13 @@ pub(super) fn create(
     fs::create_dir(&unfinished).map_err(failed("create", &unfinished))?;
     fill(&unfinished)?;
     sync_tree(&unfinished).map_err(failed("fsync", &unfinished))?;
+    kill_point::pass("generation-filled");
     fs::rename(&unfinished, &path).map_err(failed("name", &path))?;
+    kill_point::pass("generation-named");
     sync_directory(directory).map_err(failed("fsync", directory))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     replace(&directory.join(CURRENT), name.as_bytes())?;
+    kill_point::pass("generation-current");
     Ok(path)
 }
 
@@ -163,6 +167,7 @@ pub(super) fn number(path: &Path) -> u64 {
 pub(super) fn remove_others(directory: &Path, current: &Path) -> Result<(), OpenError> {
     for path in generations(directory)?.0 {
         if path != current {
+            kill_point::pass("generation-removed");
             fs::remove_dir_all(&path).map_err(failed("remove the old", &path))?;
         }
     }

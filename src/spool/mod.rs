@@ -299,7 +299,8 @@ impl Spool {
             },
         );
         self.shared.full(records + 1, bytes + 1)?;
-        self.shared.disk_low()
+        self.shared.disk_low()?;
+        self.shared.no_room()
     }
 
     /// The stored traits (a JSON object) of each key, in the order of `keys`.

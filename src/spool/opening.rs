@@ -10,6 +10,7 @@ use super::generation::{self, damaged};
 use super::log::{Log, Opened};
 use super::manifest::{Floor, Manifest};
 use super::store::{LaneOnDisk, Store, StoreError};
+use crate::kill_point;
 
 /// The log's directory within the spool's.
 pub(super) const LOG: &str = "log";
@@ -44,6 +45,7 @@ impl Recovered {
     /// See [`OpenError`].
     pub(super) fn of(options: &Options) -> Result<Recovered, OpenError> {
         let directory = &options.directory;
+        kill_point::pass("open-locked");
         let manifest = Manifest::read(directory)?;
         let path = match (generation::current(directory)?, &manifest) {
             (Some(path), _) => path,
@@ -64,6 +66,9 @@ impl Recovered {
         generation::move_leftovers_aside(&path)?;
         let store = Store::open(&path, options.cache_bytes)?;
         store.check_blobs()?;
+        kill_point::pass("open-store");
+        // One that a crash has left with a name and not in force stands where the next move would go.
+        generation::remove_others(directory, &path)?;
         let (path, store) = moved(directory, path, store, options.cache_bytes)?;
         generation::remove_others(directory, &path)?;
 
@@ -75,11 +80,13 @@ impl Recovered {
         let log = Log::open(&directory.join(LOG), sealed, applied, |part| {
             store.apply(&part).map_err(unreadable)
         })?;
+        kill_point::pass("open-log");
         let lanes = lanes(&store.lanes().map_err(unreadable)?, &log.log, &file)?;
         if let Some(manifest) = &manifest {
             manifest.check_log(&directory.join(LOG), log.last)?;
             manifest.check_lanes(&directory.join(LOG), &floors(&lanes))?;
         }
+        kill_point::pass("open-checked");
         let mut windows = Windows::new(options.dedupe_window);
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;
@@ -99,6 +106,10 @@ fn moved(
     let bytes = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
     if bytes < MOVE_BYTES_MIN || store.exceeds(bytes / MOVE_RATIO).map_err(unreadable)? {
         return Ok((path, store));
+    }
+    let free = rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    if free < bytes {
+        return Ok((path, store)); // a full disk must not keep the spool from opening
     }
     tracing::info!(bytes, "the store's file is far larger than its content: it moves to a new one");
     let number = generation::number(&path) + 1;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::entry::LaneId;
 use super::error::AppendError;
 use super::identity::Cache;
 use super::log::Log;
+use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use crate::clock;
 
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     lanes: RwLock<BTreeMap<LaneId, Arc<LaneView>>>,
     quarantine_entries: AtomicU64,
     quarantine_bytes: AtomicU64,
+    /// The last group found no room in the log.
+    pub(super) without_room: AtomicBool,
     failure: watch::Sender<Option<String>>,
     /// When the flush under way began, in unix milliseconds; 0 when none is.
     flushing_since: AtomicU64,
@@ -112,6 +115,7 @@ impl Shared {
             lanes: RwLock::new(lanes),
             quarantine_entries: AtomicU64::new(entries),
             quarantine_bytes: AtomicU64::new(bytes),
+            without_room: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             flushing_since: AtomicU64::new(0),
         }
@@ -176,6 +180,21 @@ impl Shared {
                 Ok(())
             }
         }
+    }
+
+    /// Refuses when the log found no room, as long as there still is none.
+    pub(super) fn no_room(&self) -> Result<(), AppendError> {
+        if self.without_room.load(Ordering::Acquire) && !self.has_room(GROW_BYTES) {
+            return Err(AppendError::DiskFull("the log cannot grow".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether `bytes` more leave on the disk what must stay free.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let wanted = bytes.saturating_add(self.options.free_disk_min_bytes);
+        rustix::fs::statvfs(&self.options.directory)
+            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted)
     }
 
     /// Entries and stored bytes of the quarantine.

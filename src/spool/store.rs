@@ -144,7 +144,7 @@ impl Store {
         }
         let store = match opened {
             Ok(Ok(store)) => store,
-            Ok(Err(error)) => return Err(damaged(&file, &format!("cannot be opened: {error}"))),
+            Ok(Err(error)) => return Err(refused("open", &file, error)),
             Err(panic) => {
                 let what = format!(
                     "cannot be opened: the store's engine gave up on its content ({panic})"
@@ -187,9 +187,7 @@ impl Store {
         // A value that was never there: sled writes nothing for one that is there already.
         let fresh = uuid::Uuid::now_v7().into_bytes();
         let proof = self.db.insert("proof", &fresh).and_then(|_| self.db.flush());
-        proof.map_err(|error| {
-            damaged(&Store::file(&self.path), &format!("cannot be written: {error}"))
-        })?;
+        proof.map_err(|error| refused("write", &Store::file(&self.path), error))?;
         if durable::calls() == before { Err(OpenError::NotDurable) } else { Ok(()) }
     }
 
@@ -377,5 +375,23 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// What sled says about its file: an error of the system is no damage.
+fn refused(doing: &'static str, file: &Path, error: sled::Error) -> OpenError {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+
+    let system = [PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    match error {
+        // sled copies errors by their kind and text: the code is then in the text alone.
+        sled::Error::Io(error)
+            if error.raw_os_error().is_some()
+                || system.contains(&error.kind())
+                || error.to_string().contains("Os { code:") =>
+        {
+            failed(doing, file)(error)
+        }
+        error => damaged(file, &format!("{doing}: {error}")),
     }
 }

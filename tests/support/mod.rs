@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod victim;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -112,13 +114,24 @@ impl Host {
 
     /// Starts a daemon and waits until it answers.
     pub(crate) fn start(&self) -> Daemon {
+        Host::start_as(self.command(&[]))
+    }
+
+    /// What starts a daemon, with more arguments.
+    pub(crate) fn command(&self, more: &[&str]) -> Command {
         let mut command = pillarbox();
-        command.arg("run").arg("--config").arg(self.config());
-        Host::start_as(command)
+        command.arg("run").arg("--config").arg(self.config()).args(more);
+        command
     }
 
     /// Starts a daemon by a command of its own, a tracer for example.
-    pub(crate) fn start_as(mut command: Command) -> Daemon {
+    pub(crate) fn start_as(command: Command) -> Daemon {
+        let started = Host::try_start_as(command);
+        started.unwrap_or_else(|(_, log)| panic!("the daemon did not start:\n{log}"))
+    }
+
+    /// The same; its exit code and log when it ends before it is ready.
+    pub(crate) fn try_start_as(mut command: Command) -> Result<Daemon, (Option<i32>, String)> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -128,7 +141,9 @@ impl Host {
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let mut log = String::new();
         while !log.contains(" ready ") {
-            assert!(lines.read_line(&mut log).unwrap() > 0, "the daemon did not start:\n{log}");
+            if lines.read_line(&mut log).unwrap() == 0 {
+                return Err((child.wait().unwrap().code(), log));
+            }
         }
         // The rest of the log must be read, or the daemon would wait for a reader.
         let reader = std::thread::spawn(move || {
@@ -136,7 +151,7 @@ impl Host {
             lines.read_to_string(&mut rest).unwrap();
             log + &rest
         });
-        Daemon { child, log: Some(reader) }
+        Ok(Daemon { child, log: Some(reader) })
     }
 
     /// The status as JSON.
@@ -231,9 +246,14 @@ impl Answer {
 
 impl Producer {
     pub(crate) fn connect(socket: &Path) -> Producer {
-        let stream = UnixStream::connect(socket).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Producer { stream: BufReader::new(stream) }
+        Producer::try_connect(socket).unwrap()
+    }
+
+    /// Connects, when a daemon listens.
+    pub(crate) fn try_connect(socket: &Path) -> std::io::Result<Producer> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Producer { stream: BufReader::new(stream) })
     }
 
     /// Posts a body; an error when the connection ends before the answer.

@@ -14,6 +14,7 @@ use super::super::log::Prepared;
 use super::super::log::segment::Segment;
 use super::super::manifest::Manifest;
 use super::super::shared::Shared;
+use crate::kill_point;
 
 /// What a checkpoint does once the store is flushed.
 #[derive(Debug)]
@@ -119,7 +120,8 @@ impl Keeper {
 /// Makes the next segment ready; a writer that comes to need it meanwhile waits, one that came before made its own.
 fn prepare(shared: &Shared, prepared: &Prepared, number: u64, zeros: u64) {
     let mut prepared = prepared.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.log.meta(number).is_some() {
+    // On a disk that is short of room the writer grows the next segment step by step.
+    if shared.log.meta(number).is_some() || !shared.has_room(zeros) {
         return;
     }
     match Segment::create(&shared.log.directory, number, zeros) {
@@ -141,16 +143,20 @@ impl Checkpoint {
     }
 
     fn make(self, shared: &Shared) -> Result<(), String> {
+        kill_point::pass("checkpoint");
         shared.flush().map_err(|error| error.0)?;
+        kill_point::pass("checkpoint-flushed");
         if let Err(error) = self.manifest.write(&shared.options.directory) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the spool's manifest was not replaced"
             );
         }
+        kill_point::pass("checkpoint-floor");
         for number in &self.remove {
             let removed = Segment::remove(&shared.log.directory, *number);
             removed.map_err(|error| format!("remove segment {number} of the log: {error}"))?;
+            kill_point::pass("segment-removed");
         }
         if !self.remove.is_empty() {
             let synced = sync_directory(&shared.log.directory);

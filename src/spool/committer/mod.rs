@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -44,6 +45,7 @@ use super::store::{LaneOnDisk, StoreError};
 use super::work::{Answer, Work, next_group, refuse};
 use super::{Drive, SyncMode};
 use crate::clock::{self, UnixMillis};
+use crate::kill_point;
 
 /// A checkpoint that is due while another is under way is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
@@ -152,16 +154,21 @@ impl Committer {
             for work in works {
                 committer.plan(work);
             }
-            committer.write(flush_now)?;
-            // Nobody looks a settlement up: its answer need not wait for the store.
-            if committer.group.flush == Flush::After { Ok(()) } else { committer.apply() }
+            committer.write(flush_now)
         });
+        kill_point::pass("flushed");
+        // Nobody looks a settlement up: its answer need not wait for the store. A store that fails here changes no answer:
+        // what is in the log is stored, and applied at the next open.
+        if written.is_ok() && self.group.flush != Flush::After {
+            drop(self.guarded(Committer::apply));
+        }
         let mut group = mem::take(&mut self.group);
         let moved = group.settled || self.checkpoint_waits;
         match written {
             Ok(()) => self.publish(&mut group),
             Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
         }
+        kill_point::pass("applied");
         group.answers.into_iter().for_each(Answer::send);
         if self.shared.failure().is_none() {
             // A failure is told to everyone by itself.
@@ -199,7 +206,9 @@ impl Committer {
     /// rest has the writer's reserve.
     fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
         let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
-        let Err(error) = self.writer.reserve(bytes) else { return };
+        let reserved = self.writer.reserve(bytes);
+        self.shared.without_room.store(reserved.is_err(), Ordering::Release);
+        let Err(error) = reserved else { return };
         let full = AppendError::DiskFull(error.to_string());
         let (appends, others): (Vec<Work>, Vec<Work>) =
             mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));
@@ -220,12 +229,13 @@ impl Committer {
             self.writer
                 .append(&mut self.frame, &chunks)
                 .map_err(|error| failed("write", &error))?;
+            kill_point::pass("written");
             let before = match self.shared.options.sync {
                 SyncMode::Always => flush >= Flush::AsConfigured,
                 SyncMode::Every(_) => flush == Flush::Before,
             };
             if before {
-                self.writer.sync().map_err(|error| failed("flush", &error))?;
+                self.writer.sync_newest().map_err(|error| failed("flush", &error))?;
             } else if self.shared.options.sync == SyncMode::Always
                 && self.writer.behind() >= BEHIND_MAX / 2
             {
@@ -241,6 +251,7 @@ impl Committer {
     /// Brings the store up to the frame that was written.
     fn apply(&mut self) -> Result<(), StoreError> {
         for part in self.frame.changes() {
+            kill_point::pass("apply");
             self.shared.store.apply(&part)?;
         }
         self.frame.clear();

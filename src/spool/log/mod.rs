@@ -145,7 +145,9 @@ impl Log {
         }
         let active = match active {
             Some(active) => active,
+            // A disk too full for a whole segment may still have room for settlements, and so become less full.
             None => Segment::create(directory, next_number, SEGMENT_BYTES)
+                .or_else(|_| Segment::create(directory, next_number, 0))
                 .map_err(failed("create", &segment::path(directory, next_number)))?,
         };
         let log = Log {

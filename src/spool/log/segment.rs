@@ -19,11 +19,12 @@ use super::super::durable;
 use super::super::error::OpenError;
 use super::super::generation::{damaged, failed, sync_directory};
 use super::frame::{SEGMENT_HEAD_BYTES, SegmentHead};
+use crate::kill_point;
 
 /// A segment is closed before it exceeds this; a larger frame fills one alone.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// Blocks are allocated in steps of this size where none were prepared.
-const GROW_BYTES: u64 = 1 << 20;
+pub(crate) const GROW_BYTES: u64 = 1 << 20;
 const ZEROS_BYTES: usize = 1 << 20;
 const NAME_DIGITS: usize = 10;
 
@@ -46,8 +47,21 @@ impl Segment {
     pub(crate) fn create(directory: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
         let path = path(directory, number);
         let unfinished = path.with_extension("new");
+        Segment::make(directory, &unfinished, path, number, bytes).inspect_err(|_| {
+            // On a full disk it would take the room that settlements need. One that stays is removed at the next open.
+            drop(fs::remove_file(&unfinished));
+        })
+    }
+
+    fn make(
+        directory: &Path,
+        unfinished: &Path,
+        path: PathBuf,
+        number: u64,
+        bytes: u64,
+    ) -> io::Result<Segment> {
         let file =
-            File::options().read(true).write(true).create(true).truncate(true).open(&unfinished)?;
+            File::options().read(true).write(true).create(true).truncate(true).open(unfinished)?;
         let head = SegmentHead { number, salt: fastrand::u64(..) };
         let zeros = vec![0; ZEROS_BYTES.min(usize::try_from(bytes).unwrap_or(ZEROS_BYTES))];
         let mut allocated = 0;
@@ -57,7 +71,9 @@ impl Segment {
         }
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        kill_point::pass("segment-made");
+        fs::rename(unfinished, &path)?;
+        kill_point::pass("segment-named");
         sync_directory(directory)?;
         let file = Arc::new(file);
         Ok(Segment { head, path, file, allocated: allocated.max(SEGMENT_HEAD_BYTES as u64) })
@@ -69,8 +85,13 @@ impl Segment {
     /// [`OpenError::Damaged`] when its head is not what it must be.
     pub(crate) fn open(directory: &Path, number: u64) -> Result<Segment, OpenError> {
         let path = path(directory, number);
-        let file =
-            File::options().read(true).write(true).open(&path).map_err(failed("open", &path))?;
+        let file = match File::options().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(damaged(&path, "is missing"));
+            }
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
         let mut bytes = [0; SEGMENT_HEAD_BYTES];
         let head = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => SegmentHead::decode(&bytes).map_err(|error| error.to_string()),
@@ -141,6 +162,7 @@ impl Segment {
 
     /// Writes at `at`.
     pub(crate) fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        kill_point::tear(bytes, |half| self.file.write_all_at(half, at));
         self.file.write_all_at(bytes, at)
     }
 

@@ -8,6 +8,7 @@ use super::segment::{SEGMENT_BYTES, Segment};
 use super::syncer::Syncer;
 use super::table::{Meta, Placed};
 use super::{Applied, Log};
+use crate::kill_point;
 
 /// Kept free in the segment under way for settlements on a full disk, which is how it becomes less full.
 const SPARE_BYTES: u64 = 512 << 10;
@@ -27,6 +28,8 @@ pub(crate) struct Writer {
     before: u64,
     /// Where the next frame goes.
     end: u64,
+    /// Where the newest frame begins.
+    newest_at: u64,
     /// The newest frame that was written.
     written: u64,
     /// The newest frame that this one made durable.
@@ -47,7 +50,17 @@ impl Writer {
         let meta = Meta { salt: active.head.salt, last_frame: last, ..Meta::default() };
         log.table_mut().insert(active.head.number, meta);
         let end = SEGMENT_HEAD_BYTES as u64;
-        Writer { log, active, before: last, end, written: last, durable: last, prepared, syncer }
+        Writer {
+            log,
+            active,
+            before: last,
+            end,
+            newest_at: end,
+            written: last,
+            durable: last,
+            prepared,
+            syncer,
+        }
     }
 
     /// The newest frame that was written.
@@ -101,7 +114,11 @@ impl Writer {
         let number = self.written + 1;
         let bytes = frame.finish(number, self.durable(), self.active.head.salt);
         self.active.allocate(self.end + bytes.len() as u64)?;
-        self.active.write(bytes, self.end)?;
+        self.newest_at = self.end;
+        if let Err(error) = self.active.write(bytes, self.end) {
+            self.retract();
+            return Err(error);
+        }
         let mut table = self.log.table_mut();
         let meta = table.entry(self.active.head.number).or_default();
         for chunk in chunks {
@@ -125,6 +142,26 @@ impl Writer {
         Ok(())
     }
 
+    /// [`Writer::sync`] for a group that nobody has been told of: a failure takes its frame back.
+    ///
+    /// # Errors
+    /// Final.
+    pub(crate) fn sync_newest(&mut self) -> io::Result<()> {
+        let synced = self.sync();
+        if synced.is_err() {
+            self.retract();
+        }
+        synced
+    }
+
+    /// Cuts the newest frame off after an error: the next open must not find what was refused (Promise 2). As good as the
+    /// disk still is: a power cut may bring the frame back.
+    fn retract(&self) {
+        if let Err(error) = self.active.cut(self.newest_at) {
+            tracing::warn!(%error, "a refused commit could not be taken back: it may be found at the next start");
+        }
+    }
+
     /// Has what was written flushed, and does not wait for it.
     pub(crate) fn sync_soon(&mut self) {
         if self.behind() > 0 {
@@ -141,12 +178,14 @@ impl Writer {
             Some(next) if next.head.number == number => next,
             _ => Segment::create(&self.log.directory, number, 0)?,
         };
+        kill_point::pass("rolling");
         self.active.cut(self.end)?;
         let meta = Meta { salt: next.head.salt, last_frame: self.written, ..Meta::default() };
         self.log.table_mut().insert(number, meta);
         self.active = next;
         self.before = self.written;
         self.end = SEGMENT_HEAD_BYTES as u64;
+        kill_point::pass("rolled");
         Ok(())
     }
 }
