@@ -202,9 +202,14 @@ fn records(
     for number in noted.keys().filter(|number| !numbers.contains(number)) {
         verified.fault(&segment::path(log, *number), String::new(), "is missing");
     }
-    let mut last = None;
+    let (mut last, mut next) = (None, applied.segment);
     for number in numbers {
         let path = segment::path(log, number);
+        if number > next {
+            let what = "is missing, and later segments of the log are there";
+            verified.fault(&segment::path(log, next), String::new(), what);
+        }
+        next = next.max(number + 1);
         if number < applied.segment && !noted.contains_key(&number) {
             continue; // its removal was cut short
         }
