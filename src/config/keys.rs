@@ -130,7 +130,7 @@ pub const KEYS: [Key; 36] = [
         "max_bytes",
         "8GiB",
         Kind::Size(MIB, u64::MAX),
-        "Their bytes, at most; the disk use is up to about twice that.",
+        "Their bytes, at most; the disk use is a little more.",
     ),
     key(
         "spool",

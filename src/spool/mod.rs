@@ -94,7 +94,7 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Records that may be queued, over all lanes.
     pub records_max: u64,
-    /// Record bytes that may be queued, over all lanes; the disk use is up to about twice that.
+    /// Record bytes that may be queued, over all lanes.
     pub bytes_max: u64,
     /// Appends are refused while the file system has less free than this.
     pub free_disk_min_bytes: u64,

@@ -87,6 +87,13 @@ impl Recovered {
             manifest.check_lanes(&directory.join(LOG), &floors(&lanes))?;
         }
         kill_point::pass("open-checked");
+        // From now on the spool must hold at least what it holds now, all of which the log has just made durable.
+        let manifest = Manifest::new(&path, store.bytes_min(), log.last, floors(&lanes));
+        if let Err(error) = manifest.write(directory) {
+            // As a full disk does. The old floor is as true as before.
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the spool's manifest was not replaced");
+        }
         let mut windows = Windows::new(options.dedupe_window);
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;
