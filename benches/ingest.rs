@@ -81,9 +81,9 @@ fn main() {
             "events",
             all * 100,
             || {
-                let before = durable::calls();
+                let before = durable::flushes();
                 let took = runtime.block_on(send(&ours, "/v1/batch", &body, CONNECTIONS, requests));
-                let made = u32::try_from(durable::calls() - before).expect("few");
+                let made = u32::try_from(durable::flushes() - before).expect("few");
                 commits.set(if own { made.max(1) } else { all });
                 took
             },

@@ -14,8 +14,8 @@
 //! | `pace` (PURE) | the least time between two pushes |
 //! | `settlement`, `report` (PURE) | what is kept of a push, what an operator is told |
 //!
-//! - One push is in flight, and the next starts only after the last has been settled durably: after a kill only the push
-//!   in flight may repeat (Promise 4).
+//! - One push is in flight, and the next starts only after the last settlement is written: a kill repeats the push in flight
+//!   alone (Promise 4), a power cut at most the last few, whose flush runs beside the next pushes.
 //! - Records leave from the front, and only by a settlement (Promises 3 and 6).
 //! - This file alone waits: for records, for a batch to fill, for the pace, for a retry or a probe. A shutdown ends every
 //!   wait at once; a push in flight gets [`GRACE`] to be answered, and what is answered is settled.

@@ -9,16 +9,23 @@
 //! A symbol that the executable defines takes precedence over the C library's. So this crate defines
 //! `sync_file_range` itself, runs `fdatasync(2)` there, and sled's own ordering holds: what it counts as stable
 //! is on the disk, and an error returns through `flush()`. Nothing else in the process calls it.
-//! [`calls`] moves with each call, which is how start-up proves that the replacement is in force.
+//! [`replaced`] moves with each call, which is how start-up proves that the replacement is in force.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-static CALLS: AtomicU64 = AtomicU64::new(0);
+static REPLACED: AtomicU64 = AtomicU64::new(0);
+static FLUSHES: AtomicU64 = AtomicU64::new(0);
 
 /// How often the replacement has run in this process.
 #[must_use]
-pub fn calls() -> u64 {
-    CALLS.load(Ordering::Acquire)
+pub fn replaced() -> u64 {
+    REPLACED.load(Ordering::Acquire)
+}
+
+/// How often this process has flushed a file to its device: the store's by the replacement, and the log's.
+#[must_use]
+pub fn flushes() -> u64 {
+    replaced() + FLUSHES.load(Ordering::Acquire)
 }
 
 /// Stands in for the C library's function of this name: flushes all of `fd`'s data, and the metadata needed to
@@ -34,7 +41,7 @@ extern "C" fn sync_file_range(
     _bytes: libc::off64_t,
     _flags: libc::c_uint,
 ) -> libc::c_int {
-    CALLS.fetch_add(1, Ordering::AcqRel);
+    REPLACED.fetch_add(1, Ordering::AcqRel);
     loop {
         // SAFETY: fdatasync takes any integer; one that is no open descriptor gives EBADF.
         let result = unsafe { libc::fdatasync(fd) };
@@ -46,11 +53,11 @@ extern "C" fn sync_file_range(
     }
 }
 
-/// Flushes a file's data, and the metadata needed to read it back, to the device: counted with the others.
+/// Flushes a file's data, and the metadata needed to read it back, to the device.
 ///
 /// # Errors
 /// What fdatasync(2) returns. Final: a second call returns OK with nothing written (seen on ext4).
 pub fn fdatasync(file: &std::fs::File) -> std::io::Result<()> {
-    CALLS.fetch_add(1, Ordering::AcqRel);
+    FLUSHES.fetch_add(1, Ordering::AcqRel);
     file.sync_data()
 }

@@ -121,7 +121,8 @@ pub struct Entry {
     pub record: Bytes,
 }
 
-/// How the oldest records of a lane ended, in one step that is durable when it returns.
+/// How the oldest records of a lane ended, in one step. With copies it is durable when it returns; without, it is written
+/// and flushed soon after.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     /// The lane.

@@ -181,7 +181,7 @@ impl Spool {
         self.ask(|to| Work::Append(append, to)).await
     }
 
-    /// Moves the cursor of a lane past `settlement.records`.
+    /// Moves the cursor of a lane past `settlement.records`. A kill does not undo it; a power cut may, unless it has copies.
     ///
     /// # Errors
     /// [`AppendError::Failed`] or [`AppendError::Closed`]; limits never refuse a settlement. When `first` is not the

@@ -63,6 +63,11 @@ pub(crate) fn quarantined(body: &[u8]) -> Quarantined {
     }
 }
 
+pub(crate) fn settlement(lane: LaneId, first: u64, records: u64, bytes: u64) -> Settlement {
+    let (first, end) = (Seq(first), End::Delivered);
+    Settlement { lane, first, records, bytes, end, copies: vec![], delivery: None }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append { lane: usize, sizes: Vec<usize>, ids: Vec<u16> },
@@ -272,7 +277,7 @@ async fn concurrent_appends_share_flushes_and_keep_their_order() {
     let directory = tempfile::tempdir().unwrap();
     let spool = reopen(&options(directory.path()));
     let lane = spool.lane("uk", 0).await.unwrap();
-    let calls = durable::calls();
+    let calls = durable::flushes();
     let tasks: Vec<_> = (0..64_u8)
         .map(|producer| {
             let spool = spool.clone();
@@ -298,7 +303,7 @@ async fn concurrent_appends_share_flushes_and_keep_their_order() {
         assert_eq!(next[producer], number, "producer {producer} out of order");
         next[producer] += 1;
     }
-    assert!(durable::calls() - calls < 64 * 20, "every append had a flush of its own");
+    assert!(durable::flushes() - calls < 64 * 20, "every append had a flush of its own");
     spool.close().await;
 }
 
@@ -317,16 +322,7 @@ async fn limits_refuse_whole_requests_and_keep_what_was_accepted() {
     assert_eq!(*spool.newest(lane).borrow(), 8);
     spool.append(of(2)).await.unwrap();
     assert!(matches!(spool.accepting(), Err(AppendError::Full { .. })));
-    let settlement = Settlement {
-        lane,
-        first: Seq(1),
-        records: 5,
-        bytes: 5,
-        end: End::Delivered,
-        copies: vec![],
-        delivery: None,
-    };
-    spool.settle(settlement).await.unwrap();
+    spool.settle(settlement(lane, 1, 5, 5)).await.unwrap();
     assert_eq!(spool.accepting(), Ok(()));
     spool.append(of(3)).await.unwrap();
     spool.close().await;
@@ -429,9 +425,19 @@ async fn the_weaker_mode_answers_before_the_flush() {
     let append = Append { items: vec![record(lane, "t", b"x")], ..Append::default() };
     spool.append(append).await.unwrap();
     assert_eq!(*spool.newest(lane).borrow(), 1);
-    let calls = durable::calls();
-    while durable::calls() == calls {
+    let calls = durable::flushes();
+    while durable::flushes() == calls {
         tokio::time::sleep(Duration::from_millis(1)).await; // fails by the test runner's own limit
     }
     spool.close().await;
+}
+
+/// A disk that never answers is a failure, whoever waits for it.
+#[tokio::test]
+async fn a_step_that_does_not_end_fails_the_spool() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = reopen(&options(directory.path()));
+    spool.shared.committing.0.store(1, std::sync::atomic::Ordering::Release);
+    assert!(spool.failed().await.contains("has not answered"));
+    assert!(matches!(spool.accepting(), Err(AppendError::Failed(_))));
 }

@@ -18,8 +18,8 @@ use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use crate::clock;
 
-/// A flush that takes longer counts as failed: sled may wait for ever after an I/O error.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(60);
+/// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
+const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -40,8 +40,29 @@ pub(super) struct Shared {
     /// The last group found no room in the log.
     pub(super) without_room: AtomicBool,
     failure: watch::Sender<Option<String>>,
-    /// When the flush under way began, in unix milliseconds; 0 when none is.
-    flushing_since: AtomicU64,
+    /// The committer's step under way.
+    pub(super) committing: Watched,
+    /// The checkpoint's flush under way.
+    flushing: Watched,
+}
+
+/// A step that may wait for the disk: when it began, in unix milliseconds; 0 when none is under way.
+#[derive(Debug, Default)]
+pub(super) struct Watched(pub(super) AtomicU64);
+
+impl Watched {
+    /// Takes a step, seen by [`Shared::failed`].
+    pub(super) fn step<T>(&self, step: impl FnOnce() -> T) -> T {
+        self.0.store(clock::now().0, Ordering::Release);
+        let done = step();
+        self.0.store(0, Ordering::Release);
+        done
+    }
+
+    fn is_overdue(&self) -> bool {
+        let since = self.0.load(Ordering::Acquire);
+        since != 0 && clock::UnixMillis(since).age(clock::now()) > STEP_DEADLINE
+    }
 }
 
 /// A lane as the last flush left it.
@@ -117,7 +138,8 @@ impl Shared {
             quarantine_bytes: AtomicU64::new(bytes),
             without_room: AtomicBool::new(false),
             failure: watch::Sender::new(None),
-            flushing_since: AtomicU64::new(0),
+            committing: Watched::default(),
+            flushing: Watched::default(),
         }
     }
 
@@ -234,10 +256,7 @@ impl Shared {
 
     /// Flushes the store, watched by [`Shared::failed`].
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        self.flushing_since.store(clock::now().0, Ordering::Release);
-        let flushed = self.store.flush();
-        self.flushing_since.store(0, Ordering::Release);
-        flushed
+        self.flushing.step(|| self.store.flush())
     }
 
     /// Marks the spool as failed, for good. The first reason stays.
@@ -254,7 +273,7 @@ impl Shared {
         self.failure.borrow().clone()
     }
 
-    /// Resolves with the reason once the spool has failed, or a flush does not return.
+    /// Resolves with the reason once the spool has failed, or the disk does not answer.
     pub(super) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
         let mut looks = tokio::time::interval(Duration::from_secs(1));
@@ -264,9 +283,8 @@ impl Shared {
                     return changed.ok().and_then(|reason| reason.clone()).unwrap_or_default();
                 }
                 _ = looks.tick() => {
-                    let since = self.flushing_since.load(Ordering::Acquire);
-                    if since != 0 && clock::UnixMillis(since).age(clock::now()) > FLUSH_DEADLINE {
-                        self.fail("a flush has not returned within a minute");
+                    if self.committing.is_overdue() || self.flushing.is_overdue() {
+                        self.fail("the disk has not answered within a minute");
                     }
                 }
             }

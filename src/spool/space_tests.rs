@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use super::model_tests::{options, quarantined, record, reopen};
+use super::model_tests::{options, quarantined, record, reopen, settlement};
 use super::*;
-
-fn settlement(lane: LaneId, first: u64, records: u64, bytes: u64) -> Settlement {
-    let (first, end) = (Seq(first), End::Delivered);
-    Settlement { lane, first, records, bytes, end, copies: vec![], delivery: None }
-}
 
 /// The segments' files, by their names.
 fn segments(options: &Options) -> Vec<String> {

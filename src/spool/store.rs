@@ -183,12 +183,12 @@ impl Store {
 
     /// Writes and flushes an entry, and sees the replacement of `sync_file_range` being called for it.
     fn prove_durable(&self) -> Result<(), OpenError> {
-        let before = durable::calls();
+        let before = durable::replaced();
         // A value that was never there: sled writes nothing for one that is there already.
         let fresh = uuid::Uuid::now_v7().into_bytes();
         let proof = self.db.insert("proof", &fresh).and_then(|_| self.db.flush());
         proof.map_err(|error| refused("write", &Store::file(&self.path), error))?;
-        if durable::calls() == before { Err(OpenError::NotDurable) } else { Ok(()) }
+        if durable::replaced() == before { Err(OpenError::NotDurable) } else { Ok(()) }
     }
 
     /// The store's one growing file.

@@ -33,7 +33,7 @@ pub(super) struct Spool {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Check every record, sequence and checksum, in a copy
+    /// Check every record, sequence and checksum
     Verify(Copied),
     /// Write what an intact spool holds as NDJSON
     Export {
@@ -51,7 +51,7 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct Copied {
-    /// Where the copy is made [default: the system's folder for temporary files]
+    /// Where the store is copied to for the check [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     temp_dir: Option<PathBuf>,
 }

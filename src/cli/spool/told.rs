@@ -72,7 +72,7 @@ pub(super) fn salvaged(salvaged: &Salvaged) {
     for (count, what) in [
         (salvaged.conflicts, "records with two contents: the one committed last was taken"),
         (salvaged.unreadable_bytes, "bytes that the disk refuses to read"),
-        (salvaged.parts_damaged, "damaged parts (old copies count as well)"),
+        (salvaged.parts_damaged, "found damaged (old copies count as well)"),
     ] {
         if count > 0 {
             show::note(&format!("{WARN}{}{WARN:#} {what}", number(count)));

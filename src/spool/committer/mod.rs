@@ -132,17 +132,15 @@ impl Committer {
         drive: Drive,
         step: impl FnOnce(&mut Committer) + Send + 'static,
     ) -> Committer {
+        let take = move || {
+            let shared = self.shared.clone();
+            shared.committing.step(|| step(&mut self));
+            self
+        };
         match drive {
-            Drive::Thread => {
-                step(&mut self);
-                self
-            }
+            Drive::Thread => take(),
             Drive::Task => {
-                let done = tokio::task::spawn_blocking(move || {
-                    step(&mut self);
-                    self
-                });
-                done.await.expect("a step catches its own panics")
+                tokio::task::spawn_blocking(take).await.expect("a step catches its own panics")
             }
         }
     }
