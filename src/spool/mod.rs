@@ -59,7 +59,7 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
-use self::committer::{Committer, Keeper};
+use self::committer::{Committer, Driver, Keeper};
 use self::log::{Prepared, Syncer, Writer};
 use self::opening::Recovered;
 use self::shared::Shared;
@@ -108,6 +108,7 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Spool {
     shared: Arc<Shared>,
+    driver: Arc<Driver>,
     work: mpsc::Sender<Work>,
     /// Closed when the committer has ended.
     ended: watch::Receiver<()>,
@@ -142,8 +143,10 @@ impl Spool {
         let committer = Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
+        let driver = Arc::new(Driver::new(shared.clone(), committer));
+        let looped = driver.clone();
         let run = async move {
-            committer.run(waiting, drive).await;
+            looped.run(waiting, drive).await;
             drop(end);
         };
         match drive {
@@ -158,7 +161,7 @@ impl Spool {
                 spawned.map_err(generation::failed("start the committer of", &directory))?;
             }
         }
-        Ok(Spool { shared, work, ended, _lock: lock })
+        Ok(Spool { shared, driver, work, ended, _lock: lock })
     }
 
     /// The lane `number` of `integration`, made durable when it is new.
@@ -187,7 +190,11 @@ impl Spool {
     /// [`AppendError::Failed`] or [`AppendError::Closed`]; limits never refuse a settlement. When `first` is not the
     /// cursor the spool fails: the caller's bug must not lose records.
     pub async fn settle(&self, settlement: Settlement) -> Result<(), AppendError> {
-        self.ask(|to| Work::Settle(settlement, to)).await
+        let (to, answer) = oneshot::channel();
+        if let Some(work) = self.driver.settle(Work::Settle(settlement, to)) {
+            self.hand_over(work).await?;
+        }
+        self.answered(answer).await
     }
 
     async fn ask<T>(
@@ -195,11 +202,23 @@ impl Spool {
         work: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Work,
     ) -> Result<T, AppendError> {
         let (to, answer) = oneshot::channel();
-        let closed = || self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
-        if self.work.send(work(to)).await.is_err() {
-            return Err(closed());
-        }
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        self.hand_over(work(to)).await?;
+        self.answered(answer).await
+    }
+
+    async fn hand_over(&self, work: Work) -> Result<(), AppendError> {
+        self.work.send(work).await.map_err(|_| self.closed())
+    }
+
+    async fn answered<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, AppendError>>,
+    ) -> Result<T, AppendError> {
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    fn closed(&self) -> AppendError {
+        self.shared.failure().map_or(AppendError::Closed, AppendError::Failed)
     }
 
     /// The durable records of `lane` from `from` on, in order and without a gap: at most `records_max`, and

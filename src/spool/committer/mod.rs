@@ -7,12 +7,14 @@
 //! and no timer delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
 //!
 //! Settlements without copies for the quarantine are answered once they are written, and flushed beside the next push: a
-//! kill repeats the push in flight alone, a power cut at most the last few, which upstream merges.
+//! kill repeats the push in flight alone, a power cut at most the last few, which upstream merges. While the committer is idle
+//! they are written by who asks (`drive`).
 //!
 //! A failed write or flush is final (a second fsync after a failed one returns OK with nothing written, seen on
 //! ext4): everything waiting is refused, and so is everything later. A full disk is found before anything is planned, and
 //! only refuses.
 
+mod drive;
 mod keeper;
 mod lane;
 mod plan;
@@ -25,13 +27,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub(super) use self::drive::Driver;
 pub(super) use self::keeper::Keeper;
 
 use self::lane::Lane;
 use self::plan::{Flush, Group};
+use super::SyncMode;
 use super::dedupe::Windows;
 use super::entry::{LaneId, QuarantineId};
 use super::error::AppendError;
@@ -42,8 +45,7 @@ use super::quarantine;
 use super::sealed::seal;
 use super::shared::{LaneView, Shared};
 use super::store::{LaneOnDisk, StoreError};
-use super::work::{Answer, Work, next_group, refuse};
-use super::{Drive, SyncMode};
+use super::work::{Answer, Work, refuse};
 use crate::clock::{self, UnixMillis};
 use crate::kill_point;
 
@@ -72,6 +74,11 @@ pub(super) struct Committer {
     checkpoint_at: UnixMillis,
     /// A checkpoint is due, and another under way.
     checkpoint_waits: bool,
+    /// Cursors have moved since it was last looked what can go.
+    moved: bool,
+    /// When what is behind is flushed.
+    flush_due: Option<Instant>,
+    ended: bool,
 }
 
 impl Committer {
@@ -97,57 +104,34 @@ impl Committer {
             since_checkpoint: 0,
             checkpoint_at: clock::now(),
             checkpoint_waits: false,
+            moved: false,
+            flush_due: None,
+            ended: false,
         }
     }
 
-    /// Commits group after group until `Close`, the end of the channel, or a failure.
-    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Work>, drive: Drive) {
-        let mut flush_due: Option<Instant> = None;
-        loop {
-            let retry = self.checkpoint_waits.then(|| Instant::now() + CHECKPOINT_RETRY);
-            let wake = flush_due.into_iter().chain(retry).min();
-            let (group, last) = next_group(&mut waiting, wake).await;
-            let flush_now = last || flush_due.is_some_and(|due| due <= Instant::now());
-            self = self.driven(drive, move |committer| committer.commit(group, flush_now)).await;
-            flush_due = match self.shared.options.sync {
-                _ if self.writer.behind() == 0 => None,
-                SyncMode::Every(interval) => flush_due.or(Some(Instant::now() + interval)),
-                SyncMode::Always => Some(Instant::now() + BEHIND_FOR),
-            };
-            if last || self.shared.failure().is_some() {
-                break;
-            }
-        }
-        self = self.driven(drive, Committer::end).await;
-        waiting.close();
-        while let Some(work) = waiting.recv().await {
-            let error = self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
-            refuse(work, &error);
-        }
+    /// Whether `work` is a settlement that can be committed without a flush, a new segment or an allocation.
+    fn settles_without_waiting(&self, work: &Work) -> bool {
+        let plain = matches!(work, Work::Settle(settlement, _) if settlement.copies.is_empty());
+        let behind_too_far =
+            self.shared.options.sync == SyncMode::Always && self.writer.behind() + 1 >= BEHIND_MAX;
+        let open = !self.ended && self.shared.failure().is_none();
+        plain && open && !behind_too_far && self.writer.fits(work.bytes() as u64)
     }
 
-    /// Runs what may block where `drive` says.
-    async fn driven(
-        mut self,
-        drive: Drive,
-        step: impl FnOnce(&mut Committer) + Send + 'static,
-    ) -> Committer {
-        let take = move || {
-            let shared = self.shared.clone();
-            shared.committing.step(|| step(&mut self));
-            self
-        };
-        match drive {
-            Drive::Thread => take(),
-            Drive::Task => {
-                tokio::task::spawn_blocking(take).await.expect("a step catches its own panics")
-            }
+    /// What has waited, and what must be kept in step with it.
+    fn commit_waiting(&mut self, works: Vec<Work>, last: bool) {
+        let works = self.with_room(works);
+        self.commit(works, last);
+        if self.shared.failure().is_none() {
+            // A failure is told to everyone by itself.
+            drop(self.guarded(Committer::keep_up));
         }
     }
 
     /// One group, from requests to answers.
-    fn commit(&mut self, mut works: Vec<Work>, flush_now: bool) {
-        self.refuse_without_room(&mut works);
+    fn commit(&mut self, works: Vec<Work>, last: bool) {
+        let flush_now = last || self.flush_due.is_some_and(|due| due <= Instant::now());
         let written = self.guarded(|committer| {
             for work in works {
                 committer.plan(work);
@@ -161,7 +145,7 @@ impl Committer {
             drop(self.guarded(Committer::apply));
         }
         let mut group = mem::take(&mut self.group);
-        let moved = group.settled || self.checkpoint_waits;
+        self.moved |= group.settled;
         match written {
             Ok(()) => self.publish(&mut group),
             Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
@@ -169,12 +153,19 @@ impl Committer {
         kill_point::pass("applied");
         group.answers.into_iter().for_each(Answer::send);
         if self.shared.failure().is_none() {
-            // A failure is told to everyone by itself.
-            drop(self.guarded(|committer| {
-                committer.apply()?;
-                committer.keep_up(moved)
-            }));
+            drop(self.guarded(Committer::apply));
         }
+        self.flush_due = match self.shared.options.sync {
+            _ if self.writer.behind() == 0 => None,
+            SyncMode::Every(interval) => self.flush_due.or(Some(Instant::now() + interval)),
+            SyncMode::Always => Some(Instant::now() + BEHIND_FOR),
+        };
+    }
+
+    /// When there is something to do even if nobody asks.
+    fn wake_at(&self) -> Option<Instant> {
+        let retry = self.checkpoint_waits.then(|| Instant::now() + CHECKPOINT_RETRY);
+        self.flush_due.into_iter().chain(retry).min()
     }
 
     /// Takes a step; its failure or panic is the spool's.
@@ -198,22 +189,23 @@ impl Committer {
             drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
         }
         self.keeper.stop();
+        self.ended = true;
     }
 
     /// Makes room in the log for the group; where there is none, appends are refused before they leave a trace, and the
     /// rest has the writer's reserve.
-    fn refuse_without_room(&mut self, works: &mut Vec<Work>) {
+    fn with_room(&mut self, works: Vec<Work>) -> Vec<Work> {
         let bytes = works.iter().map(Work::bytes).sum::<usize>() as u64;
         let reserved = self.writer.reserve(bytes);
         self.shared.without_room.store(reserved.is_err(), Ordering::Release);
-        let Err(error) = reserved else { return };
+        let Err(error) = reserved else { return works };
         let full = AppendError::DiskFull(error.to_string());
         let (appends, others): (Vec<Work>, Vec<Work>) =
-            mem::take(works).into_iter().partition(|work| matches!(work, Work::Append(..)));
+            works.into_iter().partition(|work| matches!(work, Work::Append(..)));
         for work in appends {
             refuse(work, &full);
         }
-        *works = others;
+        others
     }
 
     fn write(&mut self, flush_now: bool) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! When the next segment is prepared and a checkpoint made, and what a checkpoint says.
 
+use std::mem;
 use std::time::Duration;
 
 use super::super::entry::Seq;
@@ -14,9 +15,9 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 
 impl Committer {
-    /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither. `settled` says that
-    /// cursors have moved.
-    pub(super) fn keep_up(&mut self, settled: bool) -> Result<(), StoreError> {
+    /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither.
+    pub(super) fn keep_up(&mut self) -> Result<(), StoreError> {
+        let settled = mem::take(&mut self.moved) || self.checkpoint_waits;
         let active = self.writer.active();
         if let Some(zeros) = self.writer.prepare() {
             self.keeper.prepare(active + 1, zeros);

@@ -142,6 +142,11 @@ impl Segment {
         Ok(block)
     }
 
+    /// Whether the file has blocks up to `end`.
+    pub(crate) fn has_blocks(&self, end: u64) -> bool {
+        end <= self.allocated
+    }
+
     /// Makes sure that a write up to `end` finds room on the disk.
     ///
     /// # Errors

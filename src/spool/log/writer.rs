@@ -95,6 +95,11 @@ impl Writer {
         (self.end > SEGMENT_BYTES / 2).then_some(if large { 0 } else { SEGMENT_BYTES })
     }
 
+    /// Whether `bytes` more need neither a new segment nor new blocks.
+    pub(crate) fn fits(&self, bytes: u64) -> bool {
+        self.active.has_blocks(self.end + bytes) && self.end + bytes <= SEGMENT_BYTES
+    }
+
     /// Makes room for `bytes` more, in a new segment when this one is full, and leaves the reserve untouched.
     ///
     /// # Errors

@@ -1,0 +1,162 @@
+//! Who drives the committer: a loop that takes what waits, group after group; and the caller of a settlement itself, while
+//! nobody else does. A settlement is written without waiting for the disk, so that two changes of thread would be most of
+//! what it costs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Notify, mpsc};
+
+use super::super::Drive;
+use super::super::error::AppendError;
+use super::super::shared::Shared;
+use super::super::work::{Work, next_group, refuse};
+use super::Committer;
+
+/// The committer, between those who drive it.
+#[derive(Debug)]
+pub(in crate::spool) struct Driver {
+    shared: Arc<Shared>,
+    committer: Mutex<Committer>,
+    /// Tells the loop that it must look again when to wake.
+    written: Notify,
+}
+
+impl Driver {
+    /// A driver of `committer`; [`Driver::run`] must be run.
+    pub(in crate::spool) fn new(shared: Arc<Shared>, committer: Committer) -> Driver {
+        Driver { shared, committer: Mutex::new(committer), written: Notify::new() }
+    }
+
+    /// Commits a settlement in the caller's thread. Gives it back, for the loop, where that might wait for the disk or for
+    /// the committer.
+    pub(in crate::spool) fn settle(&self, work: Work) -> Option<Work> {
+        let mut committer = match self.committer.try_lock() {
+            Ok(committer) => committer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Some(work),
+        };
+        if !committer.settles_without_waiting(&work) {
+            return Some(work);
+        }
+        let asleep = committer.wake_at().is_none();
+        beside_the_runtime(|| self.shared.committing.step(|| committer.commit(vec![work], false)));
+        if asleep {
+            self.written.notify_one();
+        }
+        None
+    }
+
+    /// Commits group after group until `Close`, the end of the channel, or a failure.
+    pub(in crate::spool) async fn run(
+        self: Arc<Self>,
+        mut waiting: mpsc::Receiver<Work>,
+        drive: Drive,
+    ) {
+        loop {
+            let wake = self.lock().wake_at();
+            let (group, last) = tokio::select! {
+                biased;
+                next = next_group(&mut waiting, wake) => next,
+                () = self.written.notified() => continue,
+            };
+            let step = move |committer: &mut Committer| committer.commit_waiting(group, last);
+            self.step(drive, step).await;
+            if last || self.shared.failure().is_some() {
+                break;
+            }
+        }
+        self.step(drive, Committer::end).await;
+        waiting.close();
+        while let Some(work) = waiting.recv().await {
+            let error = self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
+            refuse(work, &error);
+        }
+    }
+
+    /// Runs what may block where `drive` says.
+    async fn step(
+        self: &Arc<Self>,
+        drive: Drive,
+        step: impl FnOnce(&mut Committer) + Send + 'static,
+    ) {
+        let driver = self.clone();
+        let take = move || {
+            let mut committer = driver.lock();
+            driver.shared.committing.step(|| step(&mut committer));
+        };
+        match drive {
+            Drive::Thread => take(),
+            Drive::Task => {
+                tokio::task::spawn_blocking(take).await.expect("a step catches its own panics");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Committer> {
+        self.committer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs what seldom blocks, and may: other tasks of this thread go on elsewhere where there is an elsewhere.
+fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
+        _ => step(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use crate::spool::model_tests::{options, quarantined, record, reopen, settlement};
+    use crate::spool::work::Work;
+    use crate::spool::{Append, Seq, Settlement};
+
+    fn asked(settlement: Settlement) -> (Work, impl FnMut() -> bool) {
+        let (to, mut answer) = oneshot::channel();
+        (Work::Settle(settlement, to), move || matches!(answer.try_recv(), Ok(Ok(()))))
+    }
+
+    /// Goal: a plain settlement is written and answered in the caller's thread, flushed soon after though nobody asks again;
+    /// one that must wait for a flush, or comes while the committer is busy or has ended, goes the long way.
+    #[tokio::test]
+    async fn an_idle_committer_lets_a_settlement_in_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(directory.path());
+        let spool = reopen(&options);
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let items = vec![record(lane, "t", b"x"); 40];
+        spool.append(Append { items, ..Append::default() }).await.unwrap();
+
+        // The committer answers before it has let go: the first may find it still busy.
+        while spool.driver.committer.try_lock().is_err() {}
+        let (work, mut answered) = asked(settlement(lane, 1, 1, 1));
+        assert!(spool.driver.settle(work).is_none() && answered());
+        assert_eq!(spool.cursor(lane), Seq(2));
+        while spool.driver.lock().writer.behind() > 0 {
+            tokio::task::yield_now().await; // a loop that was not woken hangs here
+        }
+
+        let with_copy = Settlement { copies: vec![quarantined(b"x")], ..settlement(lane, 2, 1, 1) };
+        let (work, mut answered) = asked(with_copy);
+        assert!(spool.driver.settle(work).is_some() && !answered());
+        let (work, mut answered) = asked(settlement(lane, 2, 1, 1));
+        let busy = spool.driver.lock();
+        assert!(spool.driver.settle(work).is_some() && !answered());
+        drop(busy);
+
+        // Faster than any disk: those that find too much behind wait for it, and every one counts.
+        for seq in 2..=40 {
+            spool.settle(settlement(lane, seq, 1, 1)).await.unwrap();
+        }
+        spool.close().await;
+        let (work, _) = asked(settlement(lane, 41, 1, 1));
+        assert!(spool.driver.settle(work).is_some());
+        drop(spool);
+        let spool = reopen(&options);
+        assert_eq!(spool.cursor(lane), Seq(41));
+        spool.close().await;
+    }
+}
