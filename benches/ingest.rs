@@ -154,8 +154,12 @@ async fn send(
 
 async fn serve(spool: &Spool, socket: &Path, stopped: watch::Receiver<bool>) {
     let lane = spool.lane("bench", 0).await.expect("a lane");
-    let integration =
-        Integration { name: "bench".into(), lane, rules: Rules::new(Preset::Retail, Vec::new()) };
+    let integration = Integration {
+        name: "bench".into(),
+        lanes: vec![lane],
+        scope: lane.0,
+        rules: Rules::new(Preset::Retail, Vec::new()),
+    };
     let intake = Arc::new(Intake::new(spool.clone(), vec![integration]));
     let limits = Limits {
         request_bytes_max: 1 << 20,

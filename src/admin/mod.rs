@@ -9,6 +9,8 @@
 //! | `GET /v1/quarantine/export?from=ID&limit=N` | such a page with bodies, an entry a line (NDJSON); who wants all goes on after the last line's `id` until a page is empty |
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
+//! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
+//! | `POST /v1/integrations/NAME/drop-queue` | removes what is queued for an integration that is no longer configured → [`protocol::Dropped`] |
 //!
 //! Bounded (Promise 7): connections, bodies, the time in which a request must arrive, and the bytes of a page.
 
@@ -20,5 +22,5 @@ mod release;
 mod service;
 mod socket;
 
-pub use self::service::{Delivered, Service};
+pub use self::service::{Delivered, DropError, Lane, ReloadRequest, Service};
 pub use self::socket::serve;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::clock::UnixMillis;
 use crate::forward::Report;
 use crate::ingest::Counts;
-use crate::spool::{LaneStats, Origin, QuarantineId};
+use crate::spool::{LaneId, LaneStats, Origin, QuarantineId};
 
 /// The daemon as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,10 +36,65 @@ pub struct IntegrationStatus {
     pub name: String,
     /// Where it is delivered; `None` when it is no longer configured and only keeps its queue.
     pub endpoint: Option<String>,
-    /// What is in its lane, and how the rest of it ended.
+    /// What is in its lanes, and how the rest of it ended: their sums, and the age of the oldest record.
+    pub lane: LaneStats,
+    /// What its forwarder does; of several, the one in most trouble.
+    pub report: Report,
+    /// Each of its lanes, where it has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lanes: Vec<LaneStatus>,
+}
+
+impl IntegrationStatus {
+    /// An integration of one lane, to which others may be added.
+    pub(super) fn new(name: String, endpoint: Option<String>, lane: LaneStatus) -> Self {
+        let (sum, report) = (lane.lane.clone(), lane.report.clone());
+        IntegrationStatus { name, endpoint, lane: sum, report, lanes: vec![lane] }
+    }
+
+    /// Brings the sums up to date with the lanes, which are told only where there are several.
+    pub(super) fn sum(&mut self) {
+        let stats = self.lanes.iter().map(|lane| &lane.lane);
+        self.lane = stats.fold(LaneStats::default(), LaneStats::plus);
+        let reports = self.lanes.iter().map(|lane| &lane.report);
+        self.report = reports.cloned().reduce(Report::beside).unwrap_or_default();
+        if self.lanes.len() == 1 {
+            self.lanes.clear();
+        }
+    }
+}
+
+/// One lane of an integration that has several.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its id.
+    pub id: LaneId,
+    /// What is in it, and how the rest of it ended.
     pub lane: LaneStats,
     /// What its forwarder does.
     pub report: Report,
+}
+
+/// What a reload came to: the names of the integrations that it touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// New ones, delivered from now on.
+    pub added: Vec<String>,
+    /// Those that have other settings now.
+    pub changed: Vec<String>,
+    /// Those that are no longer configured: they keep their queue, and nobody delivers it.
+    pub removed: Vec<String>,
+    /// Sections that have changed and are read only at the start.
+    pub needs_restart: Vec<String>,
+}
+
+/// What became of the queue of an integration that is no longer configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Records that left the queue, counted as erased.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// An entry of the quarantine.

@@ -1,18 +1,21 @@
 //! What an operator asks for, answered from the spool, the forwarders' reports and the ingest counters.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::protocol::{IntegrationStatus, QuarantineEntry, Released, Selection, Status};
+use super::protocol::{
+    Dropped, IntegrationStatus, LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status,
+};
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
 use crate::forward::{Report, State};
 use crate::ingest::{Counters, Intake};
 use crate::spool::{
-    Append, AppendError, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError, Spool,
+    Append, AppendError, End, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError,
+    Settlement, Spool,
 };
 
 /// Entries in a page, at most.
@@ -22,6 +25,27 @@ const PAGE_BYTES: usize = 4 << 20;
 /// Entries read at once: an event in the quarantine may be as large as a request.
 const READ_ENTRIES: usize = 8;
 
+/// Records that a dropped queue loses in one step.
+const DROP_RECORDS: usize = 1000;
+const DROP_BYTES: usize = 4 << 20;
+
+/// Why a queue was not dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// It is delivered.
+    #[error("it is configured: remove it from the configuration and reload first")]
+    Configured,
+    /// It never had a queue.
+    #[error("no integration of this name has a queue; `pillarbox status` lists them")]
+    Unknown,
+    /// The spool could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The spool takes nothing.
+    #[error(transparent)]
+    Settle(#[from] AppendError),
+}
+
 /// An integration that is delivered.
 #[derive(Debug)]
 pub struct Delivered {
@@ -29,33 +53,65 @@ pub struct Delivered {
     pub name: String,
     /// Where its pushes go.
     pub endpoint: String,
-    /// Its lane.
-    pub lane: LaneId,
+    /// Its lanes.
+    pub lanes: Vec<Lane>,
+}
+
+/// A lane that is delivered.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// Its id.
+    pub id: LaneId,
     /// What its forwarder says.
     pub report: watch::Receiver<Report>,
 }
+
+/// Asks the daemon to read its configuration again; its answer is for the operator.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, String>>;
 
 /// What an operator may ask for.
 #[derive(Debug)]
 pub struct Service {
     spool: Spool,
-    integrations: Vec<Delivered>,
+    integrations: RwLock<Arc<[Delivered]>>,
     intake: Arc<Intake>,
     counters: Arc<Counters>,
     started_at: UnixMillis,
+    reloads: mpsc::Sender<ReloadRequest>,
 }
 
 impl Service {
-    /// A service over the parts of a daemon.
+    /// A service over the parts of a daemon, which takes `reloads`.
     #[must_use]
     pub fn new(
         spool: Spool,
-        integrations: Vec<Delivered>,
         intake: Arc<Intake>,
         counters: Arc<Counters>,
         started_at: UnixMillis,
+        reloads: mpsc::Sender<ReloadRequest>,
     ) -> Service {
-        Service { spool, integrations, intake, counters, started_at }
+        let integrations = RwLock::new(Vec::new().into());
+        Service { spool, integrations, intake, counters, started_at, reloads }
+    }
+
+    /// Tells of other integrations from now on.
+    pub fn deliver(&self, integrations: Vec<Delivered>) {
+        *self.integrations.write().unwrap_or_else(PoisonError::into_inner) = integrations.into();
+    }
+
+    fn integrations(&self) -> Arc<[Delivered]> {
+        self.integrations.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the daemon read its configuration again.
+    ///
+    /// # Errors
+    /// Why nothing has changed, in words for the operator.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        let (ask, answer) = oneshot::channel();
+        let stopping = || "the daemon is stopping".to_owned();
+        self.reloads.send(ask).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// The daemon as a whole.
@@ -63,12 +119,15 @@ impl Service {
     /// # Errors
     /// Never for a damaged lane: its report says so.
     pub async fn status(&self) -> Result<Status, ReadError> {
-        let mut integrations = Vec::new();
-        for (lane, name, _) in self.spool.lanes() {
-            let configured = self.integrations.iter().find(|known| known.lane == lane);
+        let configured = self.integrations();
+        let mut integrations: Vec<IntegrationStatus> = Vec::new();
+        for (id, name, _) in self.spool.lanes() {
+            let delivered = configured.iter().find(|known| known.name == name);
+            let forwarder =
+                delivered.and_then(|known| known.lanes.iter().find(|lane| lane.id == id));
             let mut report =
-                configured.map_or_else(Report::default, |known| known.report.borrow().clone());
-            let stats = match self.spool.stats(lane).await {
+                forwarder.map_or_else(Report::default, |known| known.report.borrow().clone());
+            let lane = match self.spool.stats(id).await {
                 Ok(stats) => stats,
                 Err(error @ ReadError::Damaged { .. }) => {
                     (report.state, report.cause) = (State::Damaged, error.to_string());
@@ -76,9 +135,15 @@ impl Service {
                 }
                 Err(error) => return Err(error),
             };
-            let endpoint = configured.map(|known| known.endpoint.clone());
-            integrations.push(IntegrationStatus { name, endpoint, lane: stats, report });
+            let lane = LaneStatus { id, lane, report };
+            if let Some(known) = integrations.iter_mut().find(|known| known.name == name) {
+                known.lanes.push(lane);
+            } else {
+                let endpoint = delivered.map(|known| known.endpoint.clone());
+                integrations.push(IntegrationStatus::new(name, endpoint, lane));
+            }
         }
+        integrations.iter_mut().for_each(IntegrationStatus::sum);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -168,7 +233,42 @@ impl Service {
 
     /// Whether somebody delivers what is in `lane`.
     pub(super) fn delivers(&self, lane: LaneId) -> bool {
-        self.integrations.iter().any(|known| known.lane == lane)
+        self.integrations().iter().any(|known| known.lanes.iter().any(|known| known.id == lane))
+    }
+
+    /// Removes for good what is queued for an integration that is no longer configured, and counts it as erased.
+    ///
+    /// # Errors
+    /// When `name` is configured, or has no queue, or the spool does not take it.
+    /// # Cancel safety
+    /// What was removed until then is removed.
+    pub async fn drop_queue(&self, name: &str) -> Result<Dropped, DropError> {
+        if self.integrations().iter().any(|known| known.name == name) {
+            return Err(DropError::Configured);
+        }
+        let lanes = self.spool.lanes().into_iter().filter(|(_, owner, _)| owner == name);
+        let lanes: Vec<LaneId> = lanes.map(|(lane, ..)| lane).collect();
+        if lanes.is_empty() {
+            return Err(DropError::Unknown);
+        }
+        let mut dropped = Dropped { records: 0, bytes: 0 };
+        for lane in lanes {
+            loop {
+                let first = self.spool.cursor(lane);
+                let entries = self.spool.peek(lane, first, DROP_RECORDS, DROP_BYTES).await?;
+                if entries.is_empty() {
+                    break;
+                }
+                let records = entries.len() as u64;
+                let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
+                let (end, copies, delivery) = (End::Erased, Vec::new(), None);
+                let settlement = Settlement { lane, first, records, bytes, end, copies, delivery };
+                self.spool.settle(settlement).await?;
+                dropped.records += records;
+                dropped.bytes += bytes;
+            }
+        }
+        Ok(dropped)
     }
 
     pub(super) fn intake(&self) -> &Intake {

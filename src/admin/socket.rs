@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use super::protocol::{Problem, Selection};
-use super::service::Service;
+use super::service::{DropError, Service};
 use crate::socket;
 use crate::spool::{QuarantineId, ReadError};
 
@@ -87,7 +87,12 @@ async fn route(
         "/v1/quarantine/drop" if post => {
             Ok(json(&service.drop_entries(selection(request).await?).await?))
         }
+        "/v1/reload" if post => {
+            let refused = |reason| Refused(StatusCode::CONFLICT, "not_reloaded", reason);
+            Ok(json(&service.reload().await.map_err(refused)?))
+        }
         "/v1/status"
+        | "/v1/reload"
         | "/v1/quarantine"
         | "/v1/quarantine/export"
         | "/v1/quarantine/retry"
@@ -96,6 +101,22 @@ async fn route(
             "method_not_allowed",
             format!("{path} does not take {method}"),
         )),
+        _ if post && dropped_queue(&path).is_some() => {
+            let name = dropped_queue(&path).unwrap_or_default();
+            let refused = |error: DropError| {
+                let status = match error {
+                    DropError::Unknown => StatusCode::NOT_FOUND,
+                    DropError::Configured => StatusCode::CONFLICT,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                Refused(
+                    status,
+                    "not_dropped",
+                    format!("the queue of {name:?} is as it was: {error}"),
+                )
+            };
+            Ok(json(&service.drop_queue(name).await.map_err(refused)?))
+        }
         _ => match path.strip_prefix("/v1/quarantine/").and_then(|id| id.parse().ok()) {
             Some(id) if get => {
                 let entry = service.quarantined(QuarantineId(id)).await?;
@@ -106,6 +127,11 @@ async fn route(
             _ => Err(not_found(format!("no such route: {method} {path}"))),
         },
     }
+}
+
+/// The integration whose queue a path drops.
+fn dropped_queue(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/integrations/")?.strip_suffix("/drop-queue")
 }
 
 /// First id, limit, and whether bodies are wanted.

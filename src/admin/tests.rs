@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::service::PAGE_ENTRIES;
-use super::{Delivered, Service, serve};
+use super::{Delivered, Lane, ReloadRequest, Service, serve};
 use crate::clock::UnixMillis;
 use crate::forward::{Report, State};
 use crate::ingest::{Counters, Intake, Integration};
@@ -52,13 +52,22 @@ impl Host {
         let spool = Spool::open(options, Drive::Thread).unwrap();
         let lane = spool.lane("uk", 0).await.unwrap();
         let rules = Rules::new(Preset::Retail, Vec::new());
-        let integrations = vec![Integration { name: "uk".into(), lane, rules }];
+        let integrations =
+            vec![Integration { name: "uk".into(), lanes: vec![lane], scope: lane.0, rules }];
         let intake = Arc::new(Intake::new(spool.clone(), integrations));
         let (report, reported) = watch::channel(Report::default());
         let endpoint = "https://x/".to_owned();
-        let delivered = vec![Delivered { name: "uk".into(), endpoint, lane, report: reported }];
+        let lanes = vec![Lane { id: lane, report: reported }];
+        let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes }];
         let counters = Arc::new(Counters::default());
-        let service = Service::new(spool.clone(), delivered, intake, counters, UnixMillis(7));
+        let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(1);
+        tokio::spawn(async move {
+            while let Some(asked) = asked.recv().await {
+                drop(asked.send(Err("line 7 is at fault".to_owned())));
+            }
+        });
+        let service = Service::new(spool.clone(), intake, counters, UnixMillis(7), reloads);
+        service.deliver(delivered);
         let listener = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(serve(listener, Arc::new(service), stopped));
@@ -155,6 +164,43 @@ async fn the_status_gathers_spool_forwarder_and_lanes_that_nobody_delivers() {
         (&integrations[1]["name"], &integrations[1]["endpoint"]),
         (&json!("old"), &Value::Null)
     );
+    host.stop().await;
+}
+
+/// What is no longer delivered can be dropped, and counts as erased; what is delivered cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_nobody_delivers_can_be_dropped() {
+    let host = Host::start().await;
+    let old = host.spool.lane("old", 0).await.unwrap();
+    let content = |lane| Content::Record {
+        lane,
+        record_type: Arc::from("custom_event"),
+        record: Bytes::from_static(b"{}"),
+    };
+    for lane in [old, host.lane] {
+        let items = (0..2500).map(|_| Item { once: None, content: content(lane) }).collect();
+        host.spool.append(Append { items, ..Append::default() }).await.unwrap();
+    }
+    let drop_queue = |name: &str| format!("/v1/integrations/{name}/drop-queue");
+    let (status, body) = host.ask(Method::POST, &drop_queue("uk"), "").await;
+    assert!(status == 409 && body.contains("remove it from the configuration"), "{body}");
+    assert_eq!(host.ask(Method::POST, &drop_queue("nobody"), "").await.0, 404);
+    assert_eq!(host.ask(Method::GET, &drop_queue("old"), "").await.0, 404);
+    let (status, body) = host.ask(Method::POST, &drop_queue("old"), "").await;
+    assert_eq!((status, body.as_str()), (200, r#"{"records":2500,"bytes":5000}"#));
+    let left = host.spool.stats(old).await.unwrap();
+    assert!(left.erased == 2500 && left.queued_records == 0 && left.is_conserved());
+    assert_eq!(host.spool.stats(host.lane).await.unwrap().queued_records, 2500);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_is_passed_on_and_its_refusal_told() {
+    let host = Host::start().await;
+    let (status, body) = host.ask(Method::POST, "/v1/reload", "").await;
+    assert_eq!(status, 409);
+    assert!(body.contains("not_reloaded") && body.contains("line 7 is at fault"), "{body}");
+    assert_eq!(host.ask(Method::GET, "/v1/reload", "").await.0, 405);
     host.stop().await;
 }
 

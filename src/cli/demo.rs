@@ -272,6 +272,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
             name: "demo".to_owned(),
             preset: Preset::Retail,
             consent: Vec::new(),
+            lanes: 1,
             forward,
         }],
     })

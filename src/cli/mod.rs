@@ -3,8 +3,10 @@
 mod check;
 mod client;
 mod demo;
+mod drop_queue;
 mod map;
 mod quarantine;
+mod reload;
 mod run;
 mod send;
 mod show;
@@ -71,6 +73,14 @@ enum Command {
         after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
     )]
     Quarantine(quarantine::Quarantine),
+    /// Have the running daemon read its configuration again; a broken one changes nothing
+    #[command(after_help = "Examples:\n  pillarbox reload\n  pillarbox check && pillarbox reload")]
+    Reload(reload::Reload),
+    /// Remove what is queued for an integration that is no longer configured
+    #[command(
+        after_help = "Examples:\n  pillarbox drop-queue old-shop          how much would be gone\n  pillarbox drop-queue old-shop --yes"
+    )]
+    DropQueue(drop_queue::DropQueue),
     /// Check, export or salvage a spool that no daemon runs on; never changes it
     #[command(
         after_help = "Examples:\n  pillarbox spool verify\n  pillarbox spool export --queued --output queued.ndjson\n  pillarbox spool salvage --state-dir /var/lib/pillarbox --output salvaged.ndjson"
@@ -211,6 +221,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
+        Command::Reload(reload) => reload::run(&reload).await,
+        Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
     }

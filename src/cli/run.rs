@@ -17,7 +17,7 @@ const FILTER: &str = "info,sled=warn";
 pub(super) async fn run(source: &Source) -> Result<(), Failure> {
     let config = config::load(source)?;
     start_log(config.admin.log)?;
-    daemon::run(config).await?;
+    daemon::run(config, source.clone()).await?;
     Ok(())
 }
 

@@ -129,7 +129,7 @@ fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
     if known.endpoint.is_none() && lane.queued_records > 0 {
         let (records, size) = (number(lane.queued_records), show::bytes(lane.queued_bytes));
         causes.push(format!(
-            "{WARN}{name}{WARN:#}: {records} records ({size}) wait and nobody delivers them: configure it again"
+            "{WARN}{name}{WARN:#}: {records} records ({size}) wait and nobody delivers them: configure it again and reload, or `pillarbox drop-queue {name}`"
         ));
     }
     for (count, what) in [
@@ -216,6 +216,7 @@ mod tests {
                 last_status: Some(403),
                 ..Report::default()
             },
+            lanes: Vec::new(),
         }
     }
 

@@ -167,6 +167,7 @@ fn integration(
     let timeout = section.duration("timeout", faults).unwrap_or_default();
     let storm_limit = section.count("storm_limit", faults);
     let pushes_per_second_max = section.rate("max_pushes_per_second", faults);
+    let lanes = u32::try_from(section.count("lanes", faults)).unwrap_or_default();
     let name = name?;
     let forward = Settings {
         integration: name.clone(),
@@ -179,7 +180,7 @@ fn integration(
         storm_limit,
         pushes_per_second_max,
     };
-    Some(Integration { name, preset, consent, forward })
+    Some(Integration { name, preset, consent, lanes, forward })
 }
 
 fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {

@@ -2,6 +2,8 @@
 //!
 //! The table drives the check for unknown keys, the defaults, the bounds, and the README's list (which a test compares).
 
+use crate::mapping::person::LANES_MAX;
+
 /// What a key's value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -194,7 +196,13 @@ pub const KEYS: [Key; 36] = [
         Kind::Time(0, 60 * SECOND),
         "How long an incomplete push waits for more records.",
     ),
-    key("integration", "lanes", "1", Kind::Later, "Lanes, each in order."),
+    key(
+        "integration",
+        "lanes",
+        "1",
+        Kind::Count(1, LANES_MAX as u64),
+        "Lanes that people are spread over, each in order with a push of its own under way.",
+    ),
     key(
         "integration",
         "timeout",

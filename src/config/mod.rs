@@ -64,7 +64,7 @@ pub struct Config {
 }
 
 /// `[ingest]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ingest {
     /// Path of the Unix socket.
     pub socket: PathBuf,
@@ -75,7 +75,7 @@ pub struct Ingest {
 }
 
 /// `[admin]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Path of the Unix socket, created with mode 0600.
     pub socket: PathBuf,
@@ -96,7 +96,7 @@ pub enum LogFormat {
 }
 
 /// `[[integration]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Integration {
     /// Unique; letters, digits, `-` and `_`.
     pub name: String,
@@ -104,6 +104,8 @@ pub struct Integration {
     pub preset: crate::mapping::Preset,
     /// Categories that must all be granted; empty: consent is not asked.
     pub consent: Vec<String>,
+    /// Lanes that people are spread over.
+    pub lanes: u32,
     /// How its records are delivered.
     pub forward: crate::forward::Settings,
 }
@@ -232,6 +234,23 @@ fn overridden(variable: &str) -> Option<&str> {
 }
 
 impl Config {
+    /// The sections in which `other` differs and that only a start reads.
+    #[must_use]
+    pub fn differs_at_start(&self, other: &Config) -> Vec<String> {
+        let Config { state_dir, ingest, admin, spool, integrations: _ } = self;
+        let differs = [
+            ("state_dir", *state_dir != other.state_dir),
+            ("[ingest]", *ingest != other.ingest),
+            ("[admin]", *admin != other.admin),
+            ("[spool]", *spool != other.spool),
+        ];
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+
     /// The configuration in force, as TOML; the keys are shown as `***`.
     #[must_use]
     pub fn effective(&self) -> String {
@@ -264,7 +283,7 @@ impl Config {
             spool.keep_delivered,
             spool.dedupe_window,
         );
-        for Integration { name, preset, consent, forward } in &self.integrations {
+        for Integration { name, preset, consent, lanes, forward } in &self.integrations {
             let preset = match preset {
                 crate::mapping::Preset::Retail => "retail",
                 crate::mapping::Preset::Default => "default",
@@ -272,7 +291,7 @@ impl Config {
             // Writing into a `String` cannot fail.
             let _ = write!(
                 text,
-                "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\n\
+                "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
                  timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\n",
                 forward.endpoint,
                 consent.iter().map(|category| quoted(category)).collect::<Vec<_>>().join(", "),

@@ -181,7 +181,8 @@ fn each_fault_of_an_integration_has_its_place() {
         ("endpoint = \"nowhere\"", "p.toml:4:1: `endpoint` must be"),
         ("batch = 101", "p.toml:4:1: `batch` must be a whole number from 1 to 100"),
         ("consent = \"marketing\"", "p.toml:4:1: `consent` must be an array of texts"),
-        ("lanes = 4", "p.toml:4:1: `lanes` is not supported by this version yet"),
+        ("lanes = 65", "p.toml:4:1: `lanes` must be a whole number from 1 to 64"),
+        ("lanes = 0", "p.toml:4:1: `lanes` must be a whole number from 1 to 64"),
         (
             "retry = { initial = \"10s\", max = \"1s\" }",
             "p.toml:4:11: `retry.initial` must not be longer than `retry.max`",

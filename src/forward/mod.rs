@@ -34,7 +34,7 @@ pub mod verdict;
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -73,6 +73,33 @@ pub struct Settings {
     pub storm_limit: u64,
     /// 0: no fixed limit.
     pub pushes_per_second_max: f64,
+}
+
+/// Whether a running forwarder need not change. Compares the keys, and shows neither.
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        // Without `..`: a new field must be thought of here.
+        let Settings {
+            integration,
+            endpoint,
+            api_key,
+            batch_records_max,
+            linger,
+            timeout,
+            retry,
+            storm_limit,
+            pushes_per_second_max,
+        } = self;
+        *integration == other.integration
+            && *endpoint == other.endpoint
+            && api_key.expose_secret() == other.api_key.expose_secret()
+            && *batch_records_max == other.batch_records_max
+            && *linger == other.linger
+            && *timeout == other.timeout
+            && *retry == other.retry
+            && *storm_limit == other.storm_limit
+            && pushes_per_second_max.total_cmp(&other.pushes_per_second_max).is_eq()
+    }
 }
 
 /// How long a push in flight may still take once a shutdown began. Then it is abandoned: nothing of it is settled, and

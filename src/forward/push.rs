@@ -57,7 +57,7 @@ impl Answer {
 }
 
 /// A client of Ometria's push endpoint.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HttpUpstream {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     endpoint: Uri,
@@ -117,7 +117,6 @@ impl HttpUpstream {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(1)
             .retry_canceled_requests(false) // every attempt is the forwarder's, and counted
             .build(connector);
         let mut key = HeaderValue::from_str(settings.api_key.expose_secret())

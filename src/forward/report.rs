@@ -29,6 +29,13 @@ pub enum State {
     Damaged,
 }
 
+impl State {
+    /// How much an operator should care, in the order of their declaration.
+    fn trouble(self) -> u8 {
+        self as u8
+    }
+}
+
 /// What an operator is told of a lane's forwarder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -90,6 +97,26 @@ impl Report {
         if let Action::Wait(delay) = action {
             self.pushes_retried += 1;
             self.next_try_at = Some(attempt.answered_at.after(*delay));
+        }
+    }
+
+    /// What is told of two lanes together: the trouble of the one in more of it, and the sums.
+    #[must_use]
+    pub fn beside(self, other: Report) -> Report {
+        let pushes = self.pushes + other.pushes;
+        let pushes_delivered = self.pushes_delivered + other.pushes_delivered;
+        let pushes_retried = self.pushes_retried + other.pushes_retried;
+        let records_rejected = self.records_rejected + other.records_rejected;
+        let last_delivery_at = self.last_delivery_at.max(other.last_delivery_at);
+        let trouble = |report: &Report| (report.state.trouble(), !report.cause.is_empty());
+        let worse = if trouble(&other) > trouble(&self) { other } else { self };
+        Report {
+            last_delivery_at,
+            pushes,
+            pushes_delivered,
+            pushes_retried,
+            records_rejected,
+            ..worse
         }
     }
 

@@ -1,7 +1,7 @@
 //! One body: events → records → one append → the answer.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use super::answer::{Fate, Outcome, Refusal, Taken};
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Event, Kind, repair};
-use crate::mapping::{self, Identity, Rules};
+use crate::mapping::{self, Identity, Rules, person};
 use crate::spool::{
     Append, AppendError, Content, Item, LaneId, Once, Origin, QuarantineId, Quarantined,
     RECORD_BYTES_MAX, Spool,
@@ -29,17 +29,27 @@ const _: () = assert!(mapping::RECORD_BYTES_MAX <= RECORD_BYTES_MAX);
 pub struct Integration {
     /// Its name.
     pub name: String,
-    /// Where its records go; its id is also the scope of the dedupe window.
-    pub lane: LaneId,
+    /// Where its records go, by their person; at least one.
+    pub lanes: Vec<LaneId>,
+    /// The scope of its dedupe window; never changes.
+    pub scope: u32,
     /// What its events become.
     pub rules: Rules,
+}
+
+impl Integration {
+    /// The lane of a record about the person of `event`.
+    fn lane(&self, email: Option<&str>, event: &Event<'_>) -> LaneId {
+        let index = person::lane(email, event, self.lanes.len());
+        *self.lanes.get(index).expect("an integration has a lane")
+    }
 }
 
 /// Turns bodies into appends.
 #[derive(Debug)]
 pub struct Intake {
     spool: Spool,
-    integrations: Vec<Integration>,
+    integrations: RwLock<Arc<[Integration]>>,
 }
 
 /// Why an event of the quarantine was not taken in again. It stays where it was.
@@ -76,7 +86,16 @@ impl Intake {
     /// An intake for `integrations`.
     #[must_use]
     pub fn new(spool: Spool, integrations: Vec<Integration>) -> Intake {
-        Intake { spool, integrations }
+        Intake { spool, integrations: RwLock::new(integrations.into()) }
+    }
+
+    /// Feeds other integrations from now on; requests under way end with those they began with.
+    pub fn feed(&self, integrations: Vec<Integration>) {
+        *self.integrations.write().unwrap_or_else(PoisonError::into_inner) = integrations.into();
+    }
+
+    fn integrations(&self) -> Arc<[Integration]> {
+        self.integrations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a request would be refused now.
@@ -99,7 +118,8 @@ impl Intake {
     ) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
-        let mut draft = self.draft(identity_keys([&event]), received).await?;
+        let integrations = self.integrations();
+        let mut draft = self.draft(&integrations, identity_keys([&event]), received).await?;
         if let Some((reason, detail)) = draft.add(&event, &body) {
             return Err(Refusal::new(
                 if reason == "too_large" { "too_large" } else { "invalid_event" },
@@ -125,7 +145,8 @@ impl Intake {
         }
         let items: Vec<BatchItem<'_>> = batch.iter().collect();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
-        let mut draft = self.draft(identity_keys(valid), received).await?;
+        let integrations = self.integrations();
+        let mut draft = self.draft(&integrations, identity_keys(valid), received).await?;
         for item in &items {
             draft.add_item(item);
         }
@@ -151,14 +172,20 @@ impl Intake {
             return Err(invalid("it is not one event".to_owned()));
         };
         let event = item.event.as_ref().map_err(|error| invalid(error.to_string()))?;
-        let drafted = self.draft(identity_keys([event]), received).await;
+        let all = self.integrations();
+        let asked = match integration {
+            None => Some(&*all),
+            Some(name) => {
+                let found = all.iter().position(|known| known.name == name);
+                found.and_then(|index| all.get(index..=index))
+            }
+        };
+        let Some(integrations) = asked else {
+            let name = integration.unwrap_or_default();
+            return Err(invalid(format!("integration {name:?} is not configured")));
+        };
+        let drafted = self.draft(integrations, identity_keys([event]), received).await;
         let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
-        if let Some(name) = integration {
-            let found = self.integrations.iter().position(|known| known.name == name);
-            let found = found.and_then(|index| self.integrations.get(index..=index));
-            draft.integrations =
-                found.ok_or_else(|| invalid(format!("integration {name:?} is not configured")))?;
-        }
         if let Some((_, detail)) = draft.add(event, item.raw) {
             return Err(invalid(detail));
         }
@@ -174,11 +201,12 @@ impl Intake {
     }
 
     /// An empty draft that knows the identities under `keys`.
-    async fn draft(
+    async fn draft<'a>(
         &self,
+        integrations: &'a [Integration],
         keys: HashSet<String>,
         received: UnixMillis,
-    ) -> Result<Draft<'_>, Refusal> {
+    ) -> Result<Draft<'a>, Refusal> {
         let keys: Vec<String> = keys.into_iter().collect();
         let traits =
             if keys.is_empty() { Vec::new() } else { self.spool.identities(keys.clone()).await? };
@@ -186,7 +214,7 @@ impl Intake {
             append: Append::default(),
             events: Vec::new(),
             identities: keys.into_iter().zip(traits).collect(),
-            integrations: &self.integrations,
+            integrations,
             received,
         })
     }
@@ -260,11 +288,12 @@ impl Draft<'_> {
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
                     let once =
-                        event.message_id.as_deref().map(|id| Once::new(integration.lane.0, id));
+                        event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
+                    let lane = integration.lane(record.identity_email.as_deref(), event);
                     self.append.items.push(Item {
                         once,
                         content: Content::Record {
-                            lane: integration.lane,
+                            lane,
                             record_type: Arc::from(record.record_type),
                             record: Bytes::from(record.bytes),
                         },
@@ -286,7 +315,7 @@ impl Draft<'_> {
             return None;
         }
         for (integration, reason, detail) in refused {
-            let once = event.message_id.as_deref().map(|id| Once::new(integration.lane.0, id));
+            let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
             let kind = event.kind.as_str().to_owned();
             let item =
                 self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
@@ -382,7 +411,8 @@ mod tests {
         let spool = Spool::open(options, Drive::Thread).unwrap();
         let lane = spool.lane("uk", 0).await.unwrap();
         let rules = Rules::new(Preset::Retail, Vec::new());
-        let integration = Integration { name: "uk".to_owned(), lane, rules };
+        let (name, lanes, scope) = ("uk".to_owned(), vec![lane], lane.0);
+        let integration = Integration { name, lanes, scope, rules };
         let intake = Intake::new(spool.clone(), vec![integration]);
         let (now, id) = (UnixMillis(0), QuarantineId(1));
         let taken = intake.batch(br#"[{"type":"track"}]"#, now).await.unwrap();

@@ -10,6 +10,7 @@
 
 pub mod consent;
 pub mod identity;
+pub mod person;
 pub mod preset;
 pub mod record;
 pub mod rules;

@@ -202,6 +202,25 @@ pub struct LaneStats {
 }
 
 impl LaneStats {
+    /// The sums of two lanes, and the older of their oldest records. The cursor is that of all records together: one more
+    /// than have ended.
+    #[must_use]
+    pub fn plus(self, other: &LaneStats) -> LaneStats {
+        let older = |a: Option<UnixMillis>, b: Option<UnixMillis>| a.into_iter().chain(b).min();
+        LaneStats {
+            newest: self.newest + other.newest,
+            cursor: self.cursor.max(1) + other.cursor.max(1) - 1,
+            queued_records: self.queued_records + other.queued_records,
+            queued_bytes: self.queued_bytes + other.queued_bytes,
+            oldest_at: older(self.oldest_at, other.oldest_at),
+            delivered: self.delivered + other.delivered,
+            quarantined: self.quarantined + other.quarantined,
+            withheld: self.withheld + other.withheld,
+            erased: self.erased + other.erased,
+            held: self.held + other.held,
+        }
+    }
+
     /// Whether every record that was ever accepted is accounted for (Promise 6): accepted = delivered + quarantined +
     /// withheld + erased + what the log holds.
     #[must_use]

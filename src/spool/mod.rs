@@ -84,7 +84,7 @@ pub enum Drive {
 }
 
 /// How the spool is opened; every limit is checked by the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `state_dir/spool`; created when absent, with its parents.
     pub directory: PathBuf,

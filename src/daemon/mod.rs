@@ -1,42 +1,60 @@
-//! The wiring: start-up, signals, shutdown order.
+//! The wiring: start-up, signals, reload, shutdown order.
 //!
 //! ```text
-//! start   spool ─▶ lanes ─▶ upstreams ─▶ sockets bound ─▶ forwarders, admin, ingest
+//! start   spool ─▶ sockets bound ─▶ fleet (lanes, upstreams, forwarders) ─▶ admin, ingest
+//! reload  configuration read and checked ─▶ new lanes and upstreams made ─▶ ingest fed anew ─▶ forwarders ended, begun
 //! stop    all at once: ingest finishes its requests, forwarders settle or abandon their push ─▶ spool closed
 //! ```
+//! | file | owns |
+//! |---|---|
+//! | `fleet` | the integrations that are running |
+//! | `layout` (PURE) | which lanes an integration uses |
+//!
 //! Ingest and forward meet only in the spool, so they stop side by side, and the spool closes when both have ended. A
 //! task that ends early ends the daemon; a spool that fails ends it at once: nothing more may be acknowledged.
+
+mod fleet;
+pub mod layout;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::fleet::Fleet;
 use crate::admin;
-use crate::clock::{self, UnixMillis};
-use crate::config::{Config, Integration};
-use crate::forward::{self, HttpUpstream, Report};
+use crate::admin::protocol::Reloaded;
+use crate::clock;
+use crate::config::{self, Config, Source};
 use crate::ingest::{self, Intake};
-use crate::mapping::Rules;
 use crate::socket;
-use crate::spool::{AppendError, Drive, LaneId, Spool};
+use crate::spool::{AppendError, Drive, Spool};
 
 /// A running daemon; the demo and tests run it in their own process.
 #[derive(Debug)]
 pub struct Daemon {
+    /// What it runs with; after a reload, with the integrations of that.
+    config: Config,
     spool: Spool,
     stop: watch::Sender<bool>,
-    tasks: JoinSet<anyhow::Result<&'static str>>,
+    tasks: JoinSet<&'static str>,
+    fleet: Fleet,
+    /// Forwarders that cannot go on.
+    failures: mpsc::Receiver<anyhow::Error>,
+    intake: Arc<Intake>,
+    admin: Arc<admin::Service>,
+    /// Operators who ask for a reload.
+    reloads: mpsc::Receiver<admin::ReloadRequest>,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT. SIGHUP, and operators who ask for it, have `source` read again.
 ///
 /// # Errors
 /// When it cannot start, when the spool fails, or when a part ends early.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
@@ -46,14 +64,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::select! {
             biased; // a hangup that comes with a stop is answered first
             _ = hangup.recv() => {
-                tracing::warn!("SIGHUP: this version reads its configuration only when it starts; restart it");
+                // The log has told what came of it.
+                drop(daemon.reload(&source).await);
                 continue;
             }
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
-            failed = daemon.failed() => {
-                daemon.abandon().await;
-                return Err(failed);
+            happened = daemon.next() => match happened {
+                Happening::Reload(asked) => {
+                    // An operator who has gone away finds the outcome in the log.
+                    drop(asked.send(daemon.reload(&source).await));
+                    continue;
+                }
+                Happening::Failed(failure) => {
+                    daemon.abandon().await;
+                    return Err(failure);
+                }
             }
         }
         break;
@@ -75,6 +101,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a running daemon must see to.
+enum Happening {
+    Reload(admin::ReloadRequest),
+    Failed(anyhow::Error),
+}
+
 impl Daemon {
     /// Opens the spool, binds the sockets and starts every part.
     ///
@@ -87,53 +119,67 @@ impl Daemon {
         let opened = tokio::task::spawn_blocking(move || Spool::open(options, Drive::Thread));
         let spool = opened.await.context("open the spool")?.context("open the spool")?;
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = JoinSet::new();
-        let mut lanes = Vec::new();
-        let mut upstreams = Vec::new();
-        for integration in &config.integrations {
-            let upstream = HttpUpstream::new(&integration.forward, None)
-                .with_context(|| format!("set up the integration {:?}", integration.name))?;
-            let lane = spool.lane(&integration.name, 0).await.context("register a lane")?;
-            upstreams.push(upstream);
-            lanes.push(Lane {
-                integration: integration.clone(),
-                id: lane,
-                report: watch::channel(Report::default()),
-            });
-        }
-        let counters = Arc::new(ingest::Counters::default());
-        let intake = Arc::new(Intake::new(spool.clone(), lanes.iter().map(Lane::intake).collect()));
-        let service = ingest::Service::new(
-            intake.clone(),
-            counters.clone(),
-            config.ingest.limits,
-            stopped.clone(),
-        );
         let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
         let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
-        let admin = admin_service(&spool, &lanes, intake, counters, started_at);
+        let counters = Arc::new(ingest::Counters::default());
+        let intake = Arc::new(Intake::new(spool.clone(), Vec::new()));
+        let (ask, reloads) = mpsc::channel(1);
+        let admin =
+            admin::Service::new(spool.clone(), intake.clone(), counters.clone(), started_at, ask);
+        let admin = Arc::new(admin);
+        let (failing, failures) = mpsc::channel(1);
+        let mut fleet = Fleet::new(spool.clone(), failing);
+        fleet.apply(&config.integrations, |fed| intake.feed(fed)).await?;
+        admin.deliver(fleet.delivered());
 
-        for (lane, upstream) in lanes.into_iter().zip(upstreams) {
-            let (settings, spool, stopped) =
-                (lane.integration.forward, spool.clone(), stopped.clone());
-            let (report, id) = (lane.report.0, lane.id);
-            tasks.spawn(async move {
-                let name = settings.integration.clone();
-                let rng = fastrand::Rng::new();
-                let ended = forward::run(settings, spool, id, upstream, report, rng, stopped).await;
-                ended.with_context(|| format!("deliver to {name:?}")).map(|()| "a forwarder")
-            });
-        }
-        let (stopped_ingest, stopped_admin) = (stopped.clone(), stopped);
+        let mut tasks = JoinSet::new();
+        let limits = config.ingest.limits;
+        let service = ingest::Service::new(intake.clone(), counters, limits, stopped.clone());
+        let (stopped_ingest, stopped_admin, served) = (stopped.clone(), stopped, admin.clone());
         tasks.spawn(async move {
             ingest::serve(ingest_socket, Arc::new(service), stopped_ingest).await;
-            Ok("the ingest socket")
+            "the ingest socket"
         });
         tasks.spawn(async move {
-            admin::serve(admin_socket, admin, stopped_admin).await;
-            Ok("the admin socket")
+            admin::serve(admin_socket, served, stopped_admin).await;
+            "the admin socket"
         });
-        Ok(Daemon { spool, stop, tasks })
+        Ok(Daemon { config, spool, stop, tasks, fleet, failures, intake, admin, reloads })
+    }
+
+    /// Reads the configuration again and brings the integrations in line with it. What is wrong changes nothing; what is
+    /// read only at the start is told.
+    ///
+    /// # Errors
+    /// In words for an operator, who also finds them in the log.
+    async fn reload(&mut self, source: &Source) -> Result<Reloaded, String> {
+        let done = self.try_reload(source).await;
+        match &done {
+            Ok(done) => {
+                let Reloaded { added, changed, removed, needs_restart } = done;
+                tracing::info!(?added, ?changed, ?removed, "the configuration was reloaded");
+                if !needs_restart.is_empty() {
+                    tracing::warn!(sections = ?needs_restart, "what has changed there takes effect at the next start");
+                }
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "the configuration was not reloaded: the old one stays in force");
+            }
+        }
+        done
+    }
+
+    async fn try_reload(&mut self, source: &Source) -> Result<Reloaded, String> {
+        let source = source.clone();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        let wanted = loaded.map_err(|error| error.to_string())?;
+        let wanted = wanted.map_err(|faults| faults.to_string())?;
+        let applied = self.fleet.apply(&wanted.integrations, |fed| self.intake.feed(fed)).await;
+        let mut done = applied.map_err(|error| format!("{error:#}"))?;
+        self.admin.deliver(self.fleet.delivered());
+        done.needs_restart = self.config.differs_at_start(&wanted);
+        self.config.integrations = wanted.integrations;
+        Ok(done)
     }
 
     /// The spool it runs on.
@@ -142,27 +188,33 @@ impl Daemon {
         &self.spool
     }
 
-    /// Resolves when the daemon cannot go on: the spool has failed, or a part has ended early.
+    /// Resolves when an operator asks for a reload, or the daemon cannot go on: the spool has failed, or a part has ended
+    /// early.
     ///
     /// # Cancel safety
     /// Dropping it loses nothing.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        tokio::select! {
+    async fn next(&mut self) -> Happening {
+        let failure = tokio::select! {
+            Some(asked) = self.reloads.recv() => return Happening::Reload(asked),
             reason = self.spool.failed() => spool_failed(&reason),
+            Some(failure) = self.failures.recv() => failure,
             ended = self.tasks.join_next() => match ended {
-                Some(Ok(Ok(part))) => anyhow::anyhow!("{part} ended early"),
-                Some(Ok(Err(error))) => error,
+                Some(Ok(part)) => anyhow::anyhow!("{part} ended early"),
                 Some(Err(error)) => anyhow::Error::from(error).context("a part of the daemon failed"),
                 None => anyhow::anyhow!("every part has ended"),
             },
-        }
+        };
+        Happening::Failed(failure)
     }
 
     /// Lets the requests under way have their refusal, and leaves everything as it is: a store that has failed may wait for
     /// ever when it is closed. What is durable is recovered by a restart.
     async fn abandon(mut self) {
         self.stop.send_replace(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let ended = async {
+            self.fleet.stop().await;
+            while self.tasks.join_next().await.is_some() {}
+        };
         // Who takes longer gets no answer: as good as a refusal.
         drop(tokio::time::timeout(ABANDON_MAX, ended).await);
         std::mem::forget(self);
@@ -174,10 +226,13 @@ impl Daemon {
     /// The first part that ended with an error.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
+        self.fleet.stop().await;
         let mut ended = Ok(());
         while let Some(part) = self.tasks.join_next().await {
-            let part = part.context("a part of the daemon failed").and_then(|part| part.map(drop));
-            ended = ended.and(part);
+            ended = ended.and(part.map(drop).context("a part of the daemon failed"));
+        }
+        if let Ok(failure) = self.failures.try_recv() {
+            ended = Err(failure);
         }
         self.spool.close().await;
         ended
@@ -195,42 +250,6 @@ fn spool_failed(reason: &str) -> anyhow::Error {
 
 /// Only the operator may ask, and nobody else may even see that there is something to ask.
 const ADMIN_SOCKET_MODE: u32 = 0o600;
-
-/// An integration and its lane, while the parts are put together.
-struct Lane {
-    integration: Integration,
-    id: LaneId,
-    report: (watch::Sender<Report>, watch::Receiver<Report>),
-}
-
-impl Lane {
-    fn intake(&self) -> ingest::Integration {
-        let Integration { name, preset, consent, .. } = self.integration.clone();
-        ingest::Integration { name, lane: self.id, rules: Rules::new(preset, consent) }
-    }
-}
-
-fn admin_service(
-    spool: &Spool,
-    lanes: &[Lane],
-    intake: Arc<Intake>,
-    counters: Arc<ingest::Counters>,
-    started_at: UnixMillis,
-) -> Arc<admin::Service> {
-    let integrations = lanes.iter().map(|lane| admin::Delivered {
-        name: lane.integration.name.clone(),
-        endpoint: lane.integration.forward.endpoint.to_string(),
-        lane: lane.id,
-        report: lane.report.1.clone(),
-    });
-    Arc::new(admin::Service::new(
-        spool.clone(),
-        integrations.collect(),
-        intake,
-        counters,
-        started_at,
-    ))
-}
 
 /// A panic on one of sled's own threads, most of all after an I/O error, would leave flushes waiting for ever: end the
 /// process and say so, so that a restart recovers from the disk.

@@ -1,0 +1,255 @@
+//! The integrations that are running: their lanes, forwarders and reports, brought in line with a configuration at the start
+//! and at each reload.
+//!
+//! - A lane has one forwarder at a time: the old one has ended before its successor begins.
+//! - What does not change is not touched; an integration whose mapping alone changes keeps its forwarders.
+//! - The lanes of an integration that is no longer configured keep what they hold, and nobody delivers it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::layout::{Layout, goes_before};
+use crate::admin::protocol::Reloaded;
+use crate::admin::{self, Lane};
+use crate::config::Integration;
+use crate::forward::{self, HttpUpstream, Report};
+use crate::ingest;
+use crate::mapping::Rules;
+use crate::spool::{LaneId, Spool};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    spool: Spool,
+    running: BTreeMap<String, Running>,
+    /// Where a forwarder that cannot go on says so.
+    failures: mpsc::Sender<anyhow::Error>,
+}
+
+/// An integration that is delivered.
+#[derive(Debug)]
+struct Running {
+    configured: Integration,
+    /// Where new records go, in the order of the layout.
+    lanes: Vec<LaneId>,
+    forwarders: Vec<Forwarder>,
+}
+
+/// The forwarder of one lane.
+#[derive(Debug)]
+struct Forwarder {
+    lane: LaneId,
+    report: watch::Receiver<Report>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What is ready to run, and not running yet.
+struct Ready {
+    configured: Integration,
+    lanes: Vec<LaneId>,
+    upstream: HttpUpstream,
+}
+
+impl Fleet {
+    /// A fleet without integrations.
+    pub(super) fn new(spool: Spool, failures: mpsc::Sender<anyhow::Error>) -> Fleet {
+        Fleet { spool, running: BTreeMap::new(), failures }
+    }
+
+    /// Brings the fleet in line with `wanted`. `feed` is told where events go from now on, before any forwarder ends.
+    ///
+    /// # Errors
+    /// Nothing has changed: an integration cannot be set up, or the spool takes no new lane.
+    pub(super) async fn apply(
+        &mut self,
+        wanted: &[Integration],
+        feed: impl FnOnce(Vec<ingest::Integration>),
+    ) -> anyhow::Result<Reloaded> {
+        let mut done = Reloaded::default();
+        let mut ready = Vec::new();
+        for configured in wanted {
+            match self.running.get(&configured.name) {
+                Some(running) if running.delivers_like(configured) => {
+                    if running.configured != *configured {
+                        done.changed.push(configured.name.clone());
+                    }
+                    continue;
+                }
+                Some(_) => done.changed.push(configured.name.clone()),
+                None => done.added.push(configured.name.clone()),
+            }
+            ready.push(self.ready(configured).await?);
+        }
+        let gone = |name: &&String| !wanted.iter().any(|configured| configured.name == **name);
+        done.removed.extend(self.running.keys().filter(gone).cloned());
+
+        // From here on nothing fails.
+        let lanes_of = wanted.iter().map(|configured| {
+            let ready = ready.iter().find(|ready| ready.configured.name == configured.name);
+            let running = || self.running.get(&configured.name).map(|running| &running.lanes);
+            let lanes = ready.map(|ready| &ready.lanes).or_else(running);
+            self.fed(configured, lanes.cloned().unwrap_or_default())
+        });
+        feed(lanes_of.collect());
+        let begun_anew = ready.iter().map(|ready| &ready.configured.name);
+        let ending = done.removed.iter().chain(begun_anew);
+        stop(ending.filter_map(|name| self.running.remove(name)).collect()).await;
+        for configured in wanted {
+            if let Some(running) = self.running.get_mut(&configured.name) {
+                running.configured = configured.clone();
+            }
+        }
+        for ready in ready {
+            let name = ready.configured.name.clone();
+            let running = self.start(ready);
+            self.running.insert(name, running);
+        }
+        Ok(done)
+    }
+
+    /// What is delivered, for operators.
+    pub(super) fn delivered(&self) -> Vec<admin::Delivered> {
+        let running = self.running.values();
+        running
+            .map(|running| admin::Delivered {
+                name: running.configured.name.clone(),
+                endpoint: running.configured.forward.endpoint.to_string(),
+                lanes: running
+                    .forwarders
+                    .iter()
+                    .map(|known| Lane { id: known.lane, report: known.report.clone() })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Stops every forwarder, and waits until they have ended.
+    pub(super) async fn stop(&mut self) {
+        stop(std::mem::take(&mut self.running).into_values().collect()).await;
+    }
+
+    /// Everything that may fail: the client of its pushes, the lanes.
+    async fn ready(&self, configured: &Integration) -> anyhow::Result<Ready> {
+        let name = &configured.name;
+        let upstream = HttpUpstream::new(&configured.forward, None)
+            .with_context(|| format!("set up the integration {name:?}"))?;
+        let known: Vec<u32> = self.lanes(name).into_iter().map(|(_, number)| number).collect();
+        let layout = Layout::choose(&known, configured.lanes);
+        let mut lanes = Vec::new();
+        for number in layout.numbers() {
+            lanes.push(self.spool.lane(name, number).await.context("register a lane")?);
+        }
+        Ok(Ready { configured: configured.clone(), lanes, upstream })
+    }
+
+    /// The lanes of an integration with their numbers, those of earlier layouts included.
+    fn lanes(&self, name: &str) -> Vec<(LaneId, u32)> {
+        let lanes = self.spool.lanes().into_iter().filter(|(_, owner, _)| owner == name);
+        lanes.map(|(lane, _, number)| (lane, number)).collect()
+    }
+
+    fn fed(&self, configured: &Integration, lanes: Vec<LaneId>) -> ingest::Integration {
+        let Integration { name, preset, consent, .. } = configured.clone();
+        // The first lane that it ever had: ids stay known across layouts.
+        let scope = self.lanes(&name).into_iter().map(|(lane, _)| lane.0).min();
+        let scope = scope.unwrap_or_default();
+        ingest::Integration { name, lanes, scope, rules: Rules::new(preset, consent) }
+    }
+
+    fn start(&self, ready: Ready) -> Running {
+        let Ready { configured, lanes, upstream } = ready;
+        let all = self.lanes(&configured.name);
+        let forwarders = all.iter().map(|(lane, number)| {
+            let earlier = all.iter().filter(|(_, other)| goes_before(*other, *number));
+            let waits_for = earlier.map(|(lane, _)| *lane).collect();
+            self.forwarder(&configured, *lane, waits_for, upstream.clone())
+        });
+        Running { forwarders: forwarders.collect(), configured, lanes }
+    }
+
+    /// Starts the forwarder of `lane`, which begins once the lanes in `waits_for` are empty.
+    fn forwarder(
+        &self,
+        configured: &Integration,
+        lane: LaneId,
+        waits_for: Vec<LaneId>,
+        upstream: HttpUpstream,
+    ) -> Forwarder {
+        let (stop, mut stopped) = watch::channel(false);
+        let (reports, report) = watch::channel(Report::default());
+        let (spool, settings) = (self.spool.clone(), configured.forward.clone());
+        let name = configured.name.clone();
+        let run = tokio::spawn(async move {
+            if !emptied(&spool, &waits_for, &reports, &mut stopped).await {
+                return Ok(());
+            }
+            let rng = fastrand::Rng::new();
+            forward::run(settings, spool, lane, upstream, reports, rng, stopped).await
+        });
+        let (failures, stopping) = (self.failures.clone(), stop.subscribe());
+        let task = tokio::spawn(async move {
+            let failure = match run.await {
+                Ok(Ok(())) if *stopping.borrow() => return,
+                Ok(Ok(())) => anyhow::anyhow!("the forwarder of {name:?} ended early"),
+                Ok(Err(error)) => {
+                    anyhow::Error::from(error).context(format!("deliver to {name:?}"))
+                }
+                Err(error) => {
+                    anyhow::Error::from(error).context(format!("the forwarder of {name:?} failed"))
+                }
+            };
+            // One failure ends the daemon: another need not be told.
+            drop(failures.try_send(failure));
+        });
+        Forwarder { lane, report, stop, task }
+    }
+}
+
+impl Running {
+    /// Whether its forwarders need not change for `configured`.
+    fn delivers_like(&self, configured: &Integration) -> bool {
+        self.configured.forward == configured.forward && self.configured.lanes == configured.lanes
+    }
+}
+
+/// All at once: each may take as long as its push.
+async fn stop(ending: Vec<Running>) {
+    let forwarders: Vec<Forwarder> =
+        ending.into_iter().flat_map(|running| running.forwarders).collect();
+    for forwarder in &forwarders {
+        forwarder.stop.send_replace(true);
+    }
+    for forwarder in forwarders {
+        // Its failure has been told.
+        drop(forwarder.task.await);
+    }
+}
+
+/// Waits until everything that `lanes` hold now has been settled; `false` when `stopped` comes first.
+async fn emptied(
+    spool: &Spool,
+    lanes: &[LaneId],
+    reports: &watch::Sender<Report>,
+    stopped: &mut watch::Receiver<bool>,
+) -> bool {
+    for lane in lanes {
+        let newest = *spool.newest(*lane).borrow();
+        let mut cursor = spool.cursors(*lane);
+        if *cursor.borrow() > newest {
+            continue;
+        }
+        let waits = "waits for the records that were queued before `lanes` was changed";
+        reports.send_modify(|report| waits.clone_into(&mut report.cause));
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return false,
+            reached = cursor.wait_for(|cursor| *cursor > newest) => if reached.is_err() { return false },
+        }
+    }
+    reports.send_modify(|report| report.cause.clear());
+    true
+}
