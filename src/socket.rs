@@ -1,4 +1,4 @@
-//! Unix sockets with HTTP/1.1: binding, connections and their limits, draining. Knows nothing of what is asked.
+//! Sockets with HTTP/1.1: binding, connections and their limits, draining. Knows nothing of what is asked.
 
 use std::convert::Infallible;
 use std::fs;
@@ -17,7 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::UnixListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
 /// How long requests under way may take to finish once a shutdown began.
@@ -28,10 +29,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// What connections may take (Promise 7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open at once; further ones wait in the socket's backlog.
-    pub connections_max: usize,
+    /// Open at once, over all sockets that share it; further ones wait in the socket's backlog.
+    pub connections: Arc<Semaphore>,
     /// For a header to arrive; then the connection is closed, also an idle one.
     pub header_timeout: Duration,
 }
@@ -76,21 +77,52 @@ pub fn bind(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// A socket that connections come from.
+pub trait Listener: Send + Sync {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no connection.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        let (stream, _) = TcpListener::accept(self).await?;
+        // An answer is one small write: waiting for more would only delay it, and that is all that an error here costs.
+        drop(stream.set_nodelay(true));
+        Ok(stream)
+    }
+}
+
 /// Answers requests until `shutdown`, then lets those under way finish.
-pub async fn serve<A, F>(
-    listener: UnixListener,
+pub async fn serve<L, A, F>(
+    listener: L,
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
     answer: A,
 ) where
+    L: Listener,
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let connections = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     loop {
         let accepted = async {
-            let held = connections.clone().acquire_owned().await;
+            let held = limits.connections.clone().acquire_owned().await;
             (held, listener.accept().await)
         };
         let (held, accepted) = tokio::select! {
@@ -98,7 +130,7 @@ pub async fn serve<A, F>(
             _ = shutdown.wait_for(|stop| *stop) => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -91,7 +91,8 @@ fn each_route_answers_as_the_contract_says() {
         wrong.head.to_ascii_lowercase().contains("allow: post")
             && wrong.body.contains("method_not_allowed")
     );
-    let gzip = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n";
+    let gzip =
+        b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n";
     assert_eq!(producer.raw(gzip, b"{}").unwrap().json()["code"], "unsupported_encoding");
     assert_eq!(daemon.stop().0, Some(0));
 }

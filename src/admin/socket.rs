@@ -11,7 +11,7 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::protocol::{Problem, Selection};
 use super::service::{DropError, Service};
@@ -27,7 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves operators until `shutdown`.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
-    let limits = socket::Limits { connections_max: CONNECTIONS_MAX, header_timeout: READ_TIMEOUT };
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let limits = socket::Limits { connections, header_timeout: READ_TIMEOUT };
     let respond = move |request| {
         let service = service.clone();
         async move { answer(&service, request).await }

@@ -52,6 +52,11 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
     }
     let mut found = Found::default();
     let running = sockets(&config, &mut found).await;
+    for address in config.ingest.listen.iter().filter(|address| !address.ip().is_loopback()) {
+        found.notes.push(format!(
+            "ingest.listen: on {address} events and write keys travel in the clear: prefer the Unix socket or a loopback address"
+        ));
+    }
     writable(&config.state_dir, "state_dir", &mut found);
     for integration in &config.integrations {
         if let Err(error) = HttpUpstream::new(&integration.forward, None) {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::config::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::daemon::Daemon;
 use crate::forward::{RetryPolicy, Settings};
-use crate::ingest::Limits;
+use crate::ingest::{Limits, WriteKeys};
 use crate::mapping::Preset;
 use crate::simulator::{Handle, Options as SimulatorOptions, PushSeen, Simulator};
 use crate::spool::{LaneStats, Options, QuarantineId, SyncMode};
@@ -251,6 +251,8 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         ingest: Ingest {
             socket: socket(folder),
             socket_mode: 0o600,
+            listen: Vec::new(),
+            write_keys: WriteKeys::default(),
             limits: Limits {
                 request_bytes_max: 1 << 20,
                 connections_max: 16,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use super::section::Section;
 use super::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::forward::push::is_loopback;
 use crate::forward::{RetryPolicy, Settings};
-use crate::ingest::Limits;
+use crate::ingest::{Limits, WriteKeys};
 use crate::mapping::Preset;
 use crate::spool::{Options, SyncMode};
 
@@ -23,6 +24,8 @@ use crate::spool::{Options, SyncMode};
 const SOCKET_PATH_MAX: usize = 107;
 /// The largest file that can be an API key.
 const KEY_BYTES_MAX: u64 = 4096;
+/// Shorter write keys are guessed.
+const WRITE_KEY_BYTES_MIN: usize = 8;
 /// Letters of an integration's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -91,15 +94,51 @@ fn ingest(section: &Section, faults: &mut Collector<'_>) -> Ingest {
             "`socket_mode` must be permission bits in octal, such as \"0660\"",
         );
     }
+    let (listen, write_keys) = network(section, faults);
     Ingest {
         socket: socket(section, faults),
         socket_mode: socket_mode.unwrap_or_default(),
+        listen,
+        write_keys,
         limits: Limits {
             request_bytes_max: whole(section.size("max_request", faults)),
             connections_max: whole(section.count("max_connections", faults)),
             read_timeout: section.duration("read_timeout", faults).unwrap_or_default(),
         },
     }
+}
+
+/// TCP addresses and write keys, which need each other. No message shows anything of a key.
+fn network(section: &Section, faults: &mut Collector<'_>) -> (Vec<SocketAddr>, WriteKeys) {
+    let mut addresses = Vec::new();
+    for text in section.names("listen", faults) {
+        match text.parse() {
+            Ok(address) if addresses.contains(&address) => {
+                faults.add(&section.place_of("listen"), "`listen` names an address twice");
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                let message = "`listen` must hold addresses with their port, such as \"127.0.0.1:8480\" or \"[::1]:8480\"";
+                faults.add(&section.place_of("listen"), message);
+            }
+        }
+    }
+    let keys = section.names("write_keys", faults);
+    let legal = |key: &String| {
+        key.len() >= WRITE_KEY_BYTES_MIN
+            && key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+    };
+    if !keys.iter().all(legal) {
+        let message = format!(
+            "each of `write_keys` must have at least {WRITE_KEY_BYTES_MIN} visible ASCII characters, without spaces and colons"
+        );
+        faults.add(&section.place_of("write_keys"), message);
+    }
+    if !addresses.is_empty() && keys.is_empty() {
+        let message = "`listen` asks for `write_keys`: whoever can connect could hand over events";
+        faults.add(&section.place_of("listen"), message);
+    }
+    (addresses, WriteKeys::new(keys))
 }
 
 fn admin(section: &Section, faults: &mut Collector<'_>) -> Admin {

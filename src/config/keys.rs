@@ -75,8 +75,20 @@ pub const KEYS: [Key; 36] = [
         "The producers' Unix socket.",
     ),
     key("ingest", "socket_mode", "0660", Kind::Mode, "Its permission bits."),
-    key("ingest", "listen", "[]", Kind::Later, "TCP addresses."),
-    key("ingest", "write_keys", "[]", Kind::Later, "Keys for TCP."),
+    key(
+        "ingest",
+        "listen",
+        "[]",
+        Kind::Names,
+        "TCP addresses to listen on as well, such as `127.0.0.1:8480`; they ask for a write key.",
+    ),
+    key(
+        "ingest",
+        "write_keys",
+        "[]",
+        Kind::Names,
+        "What producers on TCP must show, as Basic user or Bearer token.",
+    ),
     key(
         "ingest",
         "max_request",

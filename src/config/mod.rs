@@ -23,6 +23,7 @@ mod tests;
 
 use std::fmt::{self, Write as _};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use self::faults::{Fault, Faults, Place};
@@ -70,6 +71,10 @@ pub struct Ingest {
     pub socket: PathBuf,
     /// Its permission bits.
     pub socket_mode: u32,
+    /// TCP addresses to listen on as well.
+    pub listen: Vec<SocketAddr>,
+    /// What producers on them must show.
+    pub write_keys: crate::ingest::WriteKeys,
     /// Limits of requests and connections.
     pub limits: crate::ingest::Limits,
 }
@@ -266,12 +271,14 @@ impl Config {
             LogFormat::Journald => "journald",
         };
         let mut text = format!(
-            "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
+            "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
              [admin]\nsocket = {}\nlog = \"{log}\"\n\n\
              [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
+            listed(self.ingest.listen.iter().map(|address| format!("\"{address}\""))),
+            listed(std::iter::repeat_n("\"********\"".to_owned(), self.ingest.write_keys.len())),
             show_size(limits.request_bytes_max as u64),
             limits.connections_max,
             show_duration(limits.read_timeout),
@@ -294,7 +301,7 @@ impl Config {
                 "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
                  timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\n",
                 forward.endpoint,
-                consent.iter().map(|category| quoted(category)).collect::<Vec<_>>().join(", "),
+                listed(consent.iter().map(|category| quoted(category))),
                 forward.batch_records_max,
                 show_duration(forward.linger),
                 show_duration(forward.timeout),
@@ -306,6 +313,11 @@ impl Config {
         }
         text
     }
+}
+
+/// What stands between the brackets of an array.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
 }
 
 /// `text` as TOML writes it.

@@ -44,6 +44,12 @@ fn no_fault_shows_the_key() {
         "consent = \"canary-key-0123456789\"",
         "lanes = \"canary-key-0123456789\"",
         "endpoint = \"canary-key-0123456789\"",
+        "write_keys = \"canary-key-0123456789\"",
+        "write_keys = [\"canary-key-0123456789:\"]",
+        "write_keys = [\"canary-key-0123456789\", 1]",
+        "write_keys = { canary-key-0123456789 = 1 }",
+        "listen = [\"canary-key-0123456789\"]",
+        "listen = [\"127.0.0.1:1\"]\nwrite_keys = [\"canary-key-0123456789 \"]",
         "endpoint = \"http://x/canary-key-0123456789\"",
         "endpoint = \"https://x/#canary-key-0123456789\"",
     ];

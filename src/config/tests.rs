@@ -106,9 +106,18 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
             "p.toml:2:1: `socket_mode` must be permission bits in octal",
         ),
         ("[ingest]\nsocket = \"x.sock\"\n", "p.toml:2:1: `socket` must be an absolute path"),
+        ("[ingest]\nlisten = [\"127.0.0.1:8480\"]\n", "p.toml:2:1: `listen` asks for `write_keys`"),
         (
-            "[ingest]\nlisten = [\"127.0.0.1:8480\"]\n",
-            "p.toml:2:1: `listen` is not supported by this version yet",
+            "[ingest]\nlisten = [\"localhost:8480\"]\nwrite_keys = [\"long-enough\"]\n",
+            "p.toml:2:1: `listen` must hold addresses with their port",
+        ),
+        (
+            "[ingest]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\nwrite_keys = [\"long-enough\"]\n",
+            "p.toml:2:1: `listen` names an address twice",
+        ),
+        (
+            "[ingest]\nwrite_keys = [\"long-enough\", \"short\"]\n",
+            "p.toml:2:1: each of `write_keys` must have at least 8 visible ASCII characters",
         ),
         (
             "[admin]\nconsole = \"127.0.0.1:1\"\n",

@@ -16,10 +16,12 @@
 mod fleet;
 pub mod layout;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -120,6 +122,10 @@ impl Daemon {
         let spool = opened.await.context("open the spool")?.context("open the spool")?;
         let (stop, stopped) = watch::channel(false);
         let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
+        let mut network = Vec::new();
+        for address in &config.ingest.listen {
+            network.push(listen(*address).await?);
+        }
         let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
         let counters = Arc::new(ingest::Counters::default());
         let intake = Arc::new(Intake::new(spool.clone(), Vec::new()));
@@ -136,8 +142,17 @@ impl Daemon {
         let limits = config.ingest.limits;
         let service = ingest::Service::new(intake.clone(), counters, limits, stopped.clone());
         let (stopped_ingest, stopped_admin, served) = (stopped.clone(), stopped, admin.clone());
+        let service = Arc::new(service);
+        let keys = Arc::new(config.ingest.write_keys.clone());
+        for listener in network {
+            let (service, keys, stopped) = (service.clone(), keys.clone(), stopped_ingest.clone());
+            tasks.spawn(async move {
+                ingest::serve_network(listener, keys, service, stopped).await;
+                "a TCP socket"
+            });
+        }
         tasks.spawn(async move {
-            ingest::serve(ingest_socket, Arc::new(service), stopped_ingest).await;
+            ingest::serve(ingest_socket, service, stopped_ingest).await;
             "the ingest socket"
         });
         tasks.spawn(async move {
@@ -237,6 +252,19 @@ impl Daemon {
         self.spool.close().await;
         ended
     }
+}
+
+/// Binds a TCP address, and says which: port 0 takes a free one.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address} (ingest.listen)"))?;
+    let address = listener.local_addr().context("read a socket's address")?;
+    tracing::info!(%address, "listening on TCP");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "events and write keys travel in the clear on this network: prefer the Unix socket or a loopback address");
+    }
+    Ok(listener)
 }
 
 /// How long the parts of a daemon that cannot go on may take to end.

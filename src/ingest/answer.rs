@@ -102,6 +102,7 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self.code {
             "unauthorized" => StatusCode::UNAUTHORIZED,
+            "cross_origin" => StatusCode::FORBIDDEN,
             "not_found" => StatusCode::NOT_FOUND,
             "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
             "timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -171,6 +172,7 @@ mod tests {
             ("method_not_allowed", 405),
             ("timeout", 408),
             ("unauthorized", 401),
+            ("cross_origin", 403),
             ("spool_full", 503),
             ("disk_low", 503),
             ("storage_failed", 503),

@@ -1,4 +1,4 @@
-//! The producers' socket: bounded requests in, answers out.
+//! The producers' sockets: bounded requests in, answers out.
 //!
 //! ```text
 //! socket ──connection──▶ service ──body──▶ intake ──▶ event::parse ─▶ mapping ─▶ Spool::append
@@ -8,21 +8,26 @@
 //!
 //! - Promise 1: a 200 is written only after `Spool::append` has returned, which means a flush.
 //! - Promise 2: everything that can refuse a request does so before the append; the append is whole or nothing.
+//! - A Unix socket admits whom its mode admits; TCP asks for a write key. No page that a browser shows may hand over events:
+//!   what says that it comes from another origin is refused.
 //! - Promise 7: connections, the bytes of a body, the bytes of all bodies together, and the time in which a header
 //!   or a body must arrive have limits. At the connection limit further ones wait in the socket's backlog.
 
 mod answer;
 mod counters;
+mod encoding;
 mod intake;
 mod routes;
 mod service;
+mod write_key;
 
 use std::time::Duration;
 
 pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
 pub use self::intake::{Intake, Integration, ReplayError};
-pub use self::service::{Service, serve};
+pub use self::service::{Service, serve, serve_network};
+pub use self::write_key::WriteKeys;
 
 /// What one request and one connection may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

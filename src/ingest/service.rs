@@ -6,17 +6,20 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    ALLOW, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Request, Response, StatusCode};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Limits;
 use super::answer::Refusal;
 use super::counters::Counters;
+use super::encoding::{Encoding, too_large};
 use super::intake::Intake;
 use super::routes::{self, Route};
+use super::write_key::WriteKeys;
 use crate::clock;
 use crate::socket;
 
@@ -25,13 +28,27 @@ const BODIES_BYTES_MAX: usize = 64 << 20;
 /// The budget of bodies is counted in units of this.
 const UNIT_BYTES: usize = 1024;
 
-/// Serves producers until `shutdown`, then lets their requests finish.
+/// Serves the producers of a Unix socket until `shutdown`, then lets their requests finish.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
-    let Limits { connections_max, read_timeout, .. } = service.limits;
-    let limits = socket::Limits { connections_max, header_timeout: read_timeout };
+    let limits = service.connection_limits();
     let answer = move |request| {
         let service = service.clone();
-        async move { service.answer(request).await }
+        async move { service.answer(request, None).await }
+    };
+    socket::serve(listener, limits, shutdown, answer).await;
+}
+
+/// The same over TCP, for producers that show one of `keys`.
+pub async fn serve_network(
+    listener: TcpListener,
+    keys: Arc<WriteKeys>,
+    service: Arc<Service>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let limits = service.connection_limits();
+    let answer = move |request| {
+        let (service, keys) = (service.clone(), keys.clone());
+        async move { service.answer(request, Some(&keys)).await }
     };
     socket::serve(listener, limits, shutdown, answer).await;
 }
@@ -43,6 +60,7 @@ pub struct Service {
     counters: Arc<Counters>,
     limits: Limits,
     bodies: Semaphore,
+    connections: Arc<Semaphore>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -55,16 +73,28 @@ impl Service {
         limits: Limits,
         shutdown: watch::Receiver<bool>,
     ) -> Service {
-        let units = BODIES_BYTES_MAX.max(limits.request_bytes_max) / UNIT_BYTES + 1;
-        Service { intake, counters, limits, bodies: Semaphore::new(units), shutdown }
+        // A compressed body takes its own place and that of the text it becomes.
+        let units = BODIES_BYTES_MAX.max(2 * limits.request_bytes_max) / UNIT_BYTES + 2;
+        let bodies = Semaphore::new(units);
+        let connections = Arc::new(Semaphore::new(limits.connections_max));
+        Service { intake, counters, limits, bodies, connections, shutdown }
     }
 
-    /// Answers one request.
+    fn connection_limits(&self) -> socket::Limits {
+        let connections = self.connections.clone();
+        socket::Limits { connections, header_timeout: self.limits.read_timeout }
+    }
+
+    /// Answers one request, which must show one of `keys` where there are any to show.
     ///
     /// # Cancel safety
     /// A request whose future is dropped may have been stored: the producer got no answer and re-sends.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match self.take(request).await {
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        keys: Option<&WriteKeys>,
+    ) -> Response<Full<Bytes>> {
+        match self.take(request, keys).await {
             Ok(response) => response,
             Err((refusal, allow)) => {
                 self.counters.refused(&refusal);
@@ -76,7 +106,13 @@ impl Service {
     async fn take(
         &self,
         request: Request<Incoming>,
+        keys: Option<&WriteKeys>,
     ) -> Result<Response<Full<Bytes>>, (Refusal, Option<&'static str>)> {
+        let stranger = stranger(request.headers(), keys);
+        if let Some(refusal) = stranger {
+            self.discard(request.into_body()).await;
+            return Err((refusal, None));
+        }
         let route = routes::find(request.method(), request.uri().path());
         let refusal = match route {
             Route::Health => return Ok(self.health()),
@@ -98,7 +134,10 @@ impl Service {
             return Err(refusal);
         }
         let plain = |refusal: Refusal| (refusal, None);
-        let (_held, body) = self.body(request).await.map_err(plain)?;
+        let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let encoding = Encoding::of(encoding).map_err(plain)?;
+        let (_held, body) = self.body(request, encoding).await.map_err(plain)?;
+        let body = encoding.decode(&body, self.limits.request_bytes_max).map_err(plain)?;
         let taken = match route {
             Route::Single(kind) => self.intake.single(kind, &body, clock::now()).await,
             _ => self.intake.batch(&body, clock::now()).await,
@@ -114,12 +153,7 @@ impl Service {
             let message = "the daemon is stopping: send again in a few seconds";
             return Some(Refusal::new("shutting_down", message));
         }
-        let encoding = headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        encoding.filter(|encoding| !encoding.eq_ignore_ascii_case(b"identity")).map(|_| {
-            let message =
-                "Content-Encoding is not supported by this version: send the body as it is";
-            Refusal::new("unsupported_encoding", message)
-        })
+        Encoding::of(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes)).err()
     }
 
     /// Reads a refused body to its end and keeps nothing of it, so that the producer sees the answer and can go on with
@@ -146,22 +180,21 @@ impl Service {
     async fn body(
         &self,
         request: Request<Incoming>,
+        encoding: Encoding,
     ) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
         let max = self.limits.request_bytes_max;
-        let too_large = || {
-            Refusal::new("too_large", format!("the body is over {max} bytes (ingest.max_request)"))
-        };
         let hint = request.body().size_hint();
         if hint.lower() > max as u64 {
-            return Err(too_large());
+            return Err(too_large(max));
         }
         let bytes = hint.exact().and_then(|exact| usize::try_from(exact).ok()).unwrap_or(max);
+        let bytes = if encoding == Encoding::Gzip { bytes + max } else { bytes };
         let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX);
         let held = self.bodies.acquire_many(units).await.expect("the semaphore is never closed");
         let read = Limited::new(request.into_body(), max).collect();
         match tokio::time::timeout(self.limits.read_timeout, read).await {
             Ok(Ok(body)) => Ok((held, body.to_bytes())),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
             Ok(Err(error)) => {
                 Err(Refusal::new("invalid_json", format!("the body could not be read: {error}")))
             }
@@ -176,6 +209,26 @@ impl Service {
     }
 }
 
+/// Why whoever asks is refused whatever is asked: no page of another origin may hand over events through a visitor's browser
+/// (Fetch standard: `Origin`, `Sec-Fetch-Site`), and over TCP a key must be shown.
+fn stranger(headers: &HeaderMap, keys: Option<&WriteKeys>) -> Option<Refusal> {
+    let foreign = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| !(site.as_bytes() == b"none" || site.as_bytes() == b"same-origin"));
+    if foreign || headers.contains_key(ORIGIN) {
+        let message =
+            "requests of web pages are refused: hand over events from a server or an application";
+        return Some(Refusal::new("cross_origin", message));
+    }
+    let keys = keys?;
+    let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if authorization.is_some_and(|authorization| keys.admit(authorization)) {
+        return None;
+    }
+    let message = "a write key of `ingest.write_keys` must be shown: as the user of Authorization: Basic, or as Authorization: Bearer";
+    Some(Refusal::new("unauthorized", message))
+}
+
 fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -188,6 +241,9 @@ fn refused(refusal: &Refusal, allow: Option<&'static str>) -> Response<Full<Byte
     let headers = response.headers_mut();
     if let Some(after) = refusal.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs()));
+    }
+    if refusal.code == "unauthorized" {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"pillarbox\""));
     }
     if let Some(allow) = allow {
         headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -146,12 +146,13 @@ impl Host {
             }
         }
         // The rest of the log must be read, or the daemon would wait for a reader.
+        let started = log.clone();
         let reader = std::thread::spawn(move || {
             let mut rest = String::new();
             lines.read_to_string(&mut rest).unwrap();
             log + &rest
         });
-        Ok(Daemon { child, log: Some(reader) })
+        Ok(Daemon { child, started, log: Some(reader) })
     }
 
     /// The status as JSON.
@@ -181,12 +182,19 @@ fn pillarbox() -> Command {
 /// A running daemon. Killed when dropped.
 pub(crate) struct Daemon {
     child: Child,
+    started: String,
     log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Daemon {
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// The first TCP address that it listens on.
+    pub(crate) fn tcp_address(&self) -> String {
+        let rest = self.started.split("listening on TCP address=").nth(1).expect("a TCP address");
+        rest.split_whitespace().next().unwrap().to_owned()
     }
 
     /// SIGKILL, and nothing else.
