@@ -94,6 +94,48 @@ fn one_event_feeds_every_integration_and_a_held_one_delays_no_other() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
+/// Goal: records that are ready go where they are asked to, byte for byte, and no push holds two types.
+#[test]
+fn ready_records_go_to_the_integration_that_is_named_or_to_all() {
+    let (uk, de) = (Upstream::start(None, &["status=503"]), Upstream::start(None, &[]));
+    let host = Host::new(&uk.url, "key", "");
+    let key = "api_key = \"key\"";
+    configure(
+        &host,
+        &[("uk", &uk.url, key), ("de", &de.url, &format!("{key}\nconsent = [\"x\"]"))],
+    );
+    let daemon = host.start();
+    let mut producer = Producer::connect(&host.ingest());
+    let record = |kind: &str, id: &str| {
+        format!("{{\"@type\": \"{kind}\",\n \"id\":\"{id}\", \"total\":79.00}}")
+    };
+    for (path, kind, id, status) in [
+        ("/v2/push", "order", "o1", 202),
+        ("/v2/push?integration=uk", "product", "p1", 202),
+        ("/v2/push", "order", "o2", 202),
+        ("/v2/push?integration=fr", "order", "o3", 404),
+        ("/v2/push", "", "o4", 400),
+    ] {
+        let answer = producer.post(path, &format!("[ {} ]", record(kind, id)));
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        if status == 202 {
+            assert_eq!(
+                (&answer.json()["status"], &answer.json()["accepted"]),
+                (&Value::from("OK"), &Value::from(1))
+            );
+        }
+    }
+    assert_eq!(queued(&host, "uk"), 3);
+    uk.handle.clear_faults();
+    wait_until("uk's records", || uk.ids() == ["o1", "p1", "o2"]);
+    wait_until("de's records", || de.ids() == ["o1", "o2"]);
+    assert_eq!(uk.handle.records()[1].body, record("product", "p1").as_bytes());
+    // An update comes under the same id, and is no repeat.
+    assert_eq!(producer.post("/v2/push", &format!("[{}]", record("order", "o1"))).status, 202);
+    wait_until("the update", || uk.ids().len() == 4 && de.ids().len() == 3);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
 /// Goal: each change of the configuration takes effect without a restart, and costs no connection and no record.
 /// Method: one producer's connection is kept through all of it.
 #[test]

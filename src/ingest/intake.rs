@@ -7,10 +7,12 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::answer::{Fate, Outcome, Refusal, Taken};
+use super::push;
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Event, Kind, repair};
-use crate::mapping::{self, Identity, Rules, person};
+use crate::mapping::person::{self, Person};
+use crate::mapping::{self, Identity, Rules};
 use crate::spool::{
     Append, AppendError, Content, Item, LaneId, Once, Origin, QuarantineId, Quarantined,
     RECORD_BYTES_MAX, Spool,
@@ -39,8 +41,8 @@ pub struct Integration {
 
 impl Integration {
     /// The lane of a record about the person of `event`.
-    fn lane(&self, email: Option<&str>, event: &Event<'_>) -> LaneId {
-        let index = person::lane(email, event, self.lanes.len());
+    fn lane(&self, person: Person<'_>) -> LaneId {
+        let index = person::lane(person, self.lanes.len());
         *self.lanes.get(index).expect("an integration has a lane")
     }
 }
@@ -151,6 +153,35 @@ impl Intake {
             draft.add_item(item);
         }
         self.commit(draft).await
+    }
+
+    /// Takes records that are ready to be delivered, for one integration or for all, and returns how many. No repeat is
+    /// looked for: an order is sent again under its id whenever it changes, and upstream merges what comes twice.
+    ///
+    /// # Errors
+    /// A refusal: nothing was stored.
+    pub async fn push(&self, body: &[u8], integration: Option<&str>) -> Result<usize, Refusal> {
+        let push = push::read(body)?;
+        let integrations = self.integrations();
+        let asked = |known: &&Integration| integration.is_none_or(|name| known.name == name);
+        let asked: Vec<&Integration> = integrations.iter().filter(asked).collect();
+        if asked.is_empty() {
+            let name = integration.unwrap_or_default();
+            let message = format!("no integration {name:?} is configured");
+            return Err(Refusal::new("not_found", message));
+        }
+        let record_type: Arc<str> = push.record_type.into();
+        let mut append = Append::default();
+        for record in &push.records {
+            append.items.extend(asked.iter().map(|integration| {
+                let email = record.email.as_deref();
+                let lane = integration.lane(Person { email, ..Person::default() });
+                let (record_type, record) = (record_type.clone(), record.bytes.clone());
+                Item { once: None, content: Content::Record { lane, record_type, record } }
+            }));
+        }
+        self.spool.append(append).await?;
+        Ok(push.records.len())
     }
 
     /// Takes an event of the quarantine in again, for one integration or for all, and removes it from there.
@@ -289,7 +320,11 @@ impl Draft<'_> {
                 mapping::Outcome::Record(record) => {
                     let once =
                         event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
-                    let lane = integration.lane(record.identity_email.as_deref(), event);
+                    let lane = integration.lane(Person {
+                        email: record.identity_email.as_deref(),
+                        user: event.user_id.as_deref(),
+                        anonymous: event.anonymous_id.as_deref(),
+                    });
                     self.append.items.push(Item {
                         once,
                         content: Content::Record {

@@ -17,6 +17,7 @@ mod answer;
 mod counters;
 mod encoding;
 mod intake;
+mod push;
 mod routes;
 mod service;
 mod write_key;

@@ -13,6 +13,8 @@ pub(super) enum Route {
     Single(Kind),
     /// A body of many events.
     Batch,
+    /// A body of records, as Ometria's own endpoint takes them.
+    Push,
     /// The path exists, with another method: the one to use.
     MethodNotAllowed(&'static str),
     /// No such path.
@@ -32,6 +34,7 @@ pub(super) fn find(method: &Method, path: &str) -> Route {
         "/v1/alias" => Route::Single(Kind::Alias),
         "/v1/screen" => Route::Single(Kind::Screen),
         "/v1/batch" | "/v1/import" => Route::Batch,
+        "/v2/push" => Route::Push,
         _ => return Route::NotFound,
     };
     if method == Method::POST { found } else { Route::MethodNotAllowed("POST") }
@@ -58,6 +61,7 @@ mod tests {
             }
         }
         assert_eq!((post("/v1/batch"), post("/v1/import")), (Route::Batch, Route::Batch));
+        assert_eq!((post("/v2/push"), post("/v2/push/")), (Route::Push, Route::Push));
         assert_eq!(find(&Method::GET, "/health"), Route::Health);
         assert_eq!(post("/health"), Route::MethodNotAllowed("GET, HEAD"));
         for path in ["", "/", "/v1", "/v1/tracks", "/V1/track", "/v1/track/x", "/health/x"] {

@@ -14,12 +14,15 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Limits;
-use super::answer::Refusal;
+use super::answer::{Refusal, Taken};
 use super::counters::Counters;
 use super::encoding::{Encoding, too_large};
 use super::intake::Intake;
+use super::push::Accepted;
 use super::routes::{self, Route};
 use super::write_key::WriteKeys;
+use uuid::Uuid;
+
 use crate::clock;
 use crate::socket;
 
@@ -27,6 +30,9 @@ use crate::socket;
 const BODIES_BYTES_MAX: usize = 64 << 20;
 /// The budget of bodies is counted in units of this.
 const UNIT_BYTES: usize = 1024;
+
+/// Where clients of Ometria show their key; over TCP they show a write key there, and the daemon's own goes upstream.
+const OMETRIA_KEY: &str = "x-ometria-auth";
 
 /// Serves the producers of a Unix socket until `shutdown`, then lets their requests finish.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
@@ -125,7 +131,7 @@ impl Service {
                 Refusal::new("method_not_allowed", format!("this path takes {allow}")),
                 Some(allow),
             )),
-            Route::Single(_) | Route::Batch => {
+            Route::Single(_) | Route::Batch | Route::Push => {
                 self.refused_unread(request.headers()).map(|refusal| (refusal, None))
             }
         };
@@ -134,17 +140,35 @@ impl Service {
             return Err(refusal);
         }
         let plain = |refusal: Refusal| (refusal, None);
+        let query = request.uri().query().unwrap_or_default();
+        let integration = query.split('&').find_map(|pair| pair.strip_prefix("integration="));
+        let integration = integration.map(str::to_owned);
         let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
         let encoding = Encoding::of(encoding).map_err(plain)?;
         let (_held, body) = self.body(request, encoding).await.map_err(plain)?;
         let body = encoding.decode(&body, self.limits.request_bytes_max).map_err(plain)?;
         let taken = match route {
             Route::Single(kind) => self.intake.single(kind, &body, clock::now()).await,
+            Route::Push => {
+                let pushed = self.intake.push(&body, integration.as_deref()).await;
+                return Ok(self.pushed(pushed.map_err(plain)?));
+            }
             _ => self.intake.batch(&body, clock::now()).await,
         };
         let taken = taken.map_err(plain)?;
         self.counters.took(&taken);
         Ok(json(StatusCode::OK, serde_json::to_vec(&taken).expect("counts and text always encode")))
+    }
+
+    /// What Ometria's endpoint answers to a push of so many records.
+    fn pushed(&self, accepted: usize) -> Response<Full<Bytes>> {
+        let mut taken = Taken::new();
+        taken.accepted = accepted as u64;
+        self.counters.took(&taken);
+        let request_id = Uuid::now_v7().to_string();
+        let answer = Accepted { status: "OK", request_id, accepted, rejected: 0 };
+        let body = serde_json::to_vec(&answer).expect("counts and text always encode");
+        json(StatusCode::ACCEPTED, body)
     }
 
     /// Why a request is refused whatever its body holds.
@@ -221,11 +245,13 @@ fn stranger(headers: &HeaderMap, keys: Option<&WriteKeys>) -> Option<Refusal> {
         return Some(Refusal::new("cross_origin", message));
     }
     let keys = keys?;
-    let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-    if authorization.is_some_and(|authorization| keys.admit(authorization)) {
+    let shown = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let admitted = shown(AUTHORIZATION.as_str()).is_some_and(|value| keys.admit(value))
+        || shown(OMETRIA_KEY).is_some_and(|value| keys.has(value));
+    if admitted {
         return None;
     }
-    let message = "a write key of `ingest.write_keys` must be shown: as the user of Authorization: Basic, or as Authorization: Bearer";
+    let message = "a write key of `ingest.write_keys` must be shown: as the user of Authorization: Basic, as Authorization: Bearer, or as X-Ometria-Auth";
     Some(Refusal::new("unauthorized", message))
 }
 

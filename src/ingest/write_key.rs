@@ -1,7 +1,8 @@
 //! PURE. Who may hand over events over TCP: producers that show a write key.
 //!
 //! A key comes as the user of `Authorization: Basic` (Segment's clients; the password is not looked at) or as
-//! `Authorization: Bearer` (Datafly). On the Unix socket the file's mode decides, and no key is asked for.
+//! `Authorization: Bearer` (Datafly); clients of Ometria show it where they have their API key, in
+//! `X-Ometria-Auth`. On the Unix socket the file's mode decides, and no key is asked for.
 
 use std::fmt;
 
@@ -35,7 +36,13 @@ impl WriteKeys {
     /// Whether the value of an `Authorization` header shows one of the keys.
     #[must_use]
     pub fn admit(&self, authorization: &[u8]) -> bool {
-        shown(authorization).is_some_and(|key| self.0.contains(&sha256(&key)))
+        shown(authorization).is_some_and(|key| self.has(&key))
+    }
+
+    /// Whether `key` is one of them.
+    #[must_use]
+    pub fn has(&self, key: &[u8]) -> bool {
+        self.0.contains(&sha256(key))
     }
 }
 
