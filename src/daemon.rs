@@ -20,7 +20,6 @@ use crate::clock::{self, UnixMillis};
 use crate::config::{Config, Integration};
 use crate::forward::{self, HttpUpstream, Report};
 use crate::ingest::{self, Intake};
-use crate::mapping::Rules;
 use crate::socket;
 use crate::spool::{AppendError, Drive, LaneId, Spool};
 
@@ -205,8 +204,8 @@ struct Lane {
 
 impl Lane {
     fn intake(&self) -> ingest::Integration {
-        let Integration { name, preset, consent, .. } = self.integration.clone();
-        ingest::Integration { name, lane: self.id, rules: Rules::new(preset, consent) }
+        let (name, rules) = (self.integration.name.clone(), self.integration.rules());
+        ingest::Integration { name, lane: self.id, rules }
     }
 }
 

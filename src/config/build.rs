@@ -158,6 +158,7 @@ fn integration(
     } else {
         Preset::Retail
     };
+    let events = section.events.clone();
     let consent = section.names("consent", faults);
     let api_key = api_key(section, credentials, faults);
     let endpoint = endpoint(section, faults);
@@ -179,7 +180,7 @@ fn integration(
         storm_limit,
         pushes_per_second_max,
     };
-    Some(Integration { name, preset, consent, forward })
+    Some(Integration { name, preset, events, consent, forward })
 }
 
 fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {

@@ -13,10 +13,13 @@ pub mod identity;
 pub mod preset;
 pub mod record;
 pub mod rules;
+pub mod source;
+pub mod table;
 
 pub use identity::{Identity, identity_change, identity_keys, too_large as traits_too_large};
 pub use record::Record;
-pub use rules::{RECORD_BYTES_MAX, Rules};
+pub use rules::{RECORD_BYTES_MAX, Rule, Rules};
+pub use table::Table;
 
 use crate::event::{Event, Kind};
 
@@ -28,6 +31,17 @@ pub enum Preset {
     Retail,
     /// Every `track` and `page`.
     Default,
+}
+
+impl Preset {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Preset::Retail => "retail",
+            Preset::Default => "default",
+        }
+    }
 }
 
 /// What one event comes to in one integration.
@@ -53,6 +67,8 @@ pub enum Outcome {
 pub enum DropReason {
     /// The rules send no such event.
     NoMapping,
+    /// The event's table switches it off.
+    Disabled,
     /// A category of consent that the integration asks for is not granted.
     Consent,
 }
@@ -63,6 +79,7 @@ impl DropReason {
     pub fn code(self) -> &'static str {
         match self {
             DropReason::NoMapping => "no_mapping",
+            DropReason::Disabled => "disabled",
             DropReason::Consent => "consent",
         }
     }
@@ -82,11 +99,14 @@ pub fn map(
             None => Outcome::Identity,
         };
     }
-    let Some(shape) = rules.shape(event) else { return Outcome::Dropped(DropReason::NoMapping) };
+    let shape = match rules.shape(event) {
+        Ok(shape) => shape,
+        Err(reason) => return Outcome::Dropped(reason),
+    };
     if !consent::granted(&event.context, &rules.consent) {
         return Outcome::Dropped(DropReason::Consent);
     }
-    let record = record::write(event, &shape, identity::email(event, identity), fresh_id);
+    let record = record::write(event, &shape, identity, identity::email(event, identity), fresh_id);
     let (bytes, limit) = (record.bytes.len(), rules.record_bytes_max);
     if bytes > limit {
         let detail = format!("the record has {bytes} bytes, the limit is {limit}");
