@@ -27,7 +27,7 @@ pub(super) fn read(tables: &DeTable<'_>, faults: &mut Collector<'_>) -> Vec<Tabl
     for (name, place, value) in members(tables) {
         let message = match value {
             DeValue::Table(members) => {
-                read.extend(table(name, &place, members, faults));
+                read.push(table(name, &place, members, faults));
                 continue;
             }
             _ if KEYS.contains(&name) => {
@@ -52,12 +52,7 @@ fn members<'t, 'i>(table: &'t DeTable<'i>) -> Vec<Member<'t, 'i>> {
     members.into_iter().map(member).collect()
 }
 
-fn table(
-    name: &str,
-    place: &Place,
-    given: &DeTable<'_>,
-    faults: &mut Collector<'_>,
-) -> Option<Table> {
+fn table(name: &str, place: &Place, given: &DeTable<'_>, faults: &mut Collector<'_>) -> Table {
     if name.trim().is_empty() {
         faults.add(place, "the name of an event must not be empty");
     }
@@ -100,7 +95,7 @@ fn table(
     for (target, place) in value_places {
         check_values(&table, &target, &place, faults);
     }
-    Some(table)
+    table
 }
 
 fn event_type(place: &Place, value: &DeValue<'_>, faults: &mut Collector<'_>) -> Option<String> {

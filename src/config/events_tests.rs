@@ -83,7 +83,7 @@ fn what_is_in_force_is_read_back() {
 #[test]
 fn each_fault_has_its_place() {
     let long = format!("event_type = \"{}\"", "é".repeat(513));
-    for (text, expected) in [
+    assert_each_told(&[
         (
             "[integration.events.E]\nevent_typ = \"x\"",
             "5:1: unknown key `event_typ`: did you mean `event_type`?",
@@ -113,6 +113,14 @@ fn each_fault_has_its_place() {
             "[integration.events.E]\nunmapped = \"all\"",
             "5:1: `unmapped` must be one of \"keep\", \"drop\"",
         ),
+    ]);
+    built(&format!("{INTEGRATION}[integration.events.E]\n{}\n", long.replacen('é', "", 1)))
+        .unwrap();
+}
+
+#[test]
+fn each_fault_of_a_property_has_its_place() {
+    assert_each_told(&[
         (
             "[integration.events.E]\nproperties = {}",
             "5:1: `properties` must be a table that is not empty",
@@ -170,14 +178,16 @@ fn each_fault_has_its_place() {
             "[integration.events.E]\nvalues.a.b = 1\nunmapped = \"drop\"",
             "5:8: these values never apply: with unmapped",
         ),
-    ] {
+    ]);
+}
+
+fn assert_each_told(table: &[(&str, &str)]) {
+    for (text, expected) in table {
         let faults = built(&format!("{INTEGRATION}{text}\n")).unwrap_err();
         assert_eq!(faults.0.len(), 1, "{text}\n{faults}");
         let told = faults.to_string();
         assert!(told.starts_with(&format!("p.toml:{expected}")), "{text}\n{told}");
     }
-    built(&format!("{INTEGRATION}[integration.events.E]\n{}\n", long.replacen('é', "", 1)))
-        .unwrap();
 }
 
 #[test]

@@ -118,4 +118,6 @@ pub fn map(
 const TOO_LARGE: &str = "too_large";
 
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;

@@ -55,7 +55,7 @@ pub enum SourceError {
     #[error("is empty")]
     Empty,
     /// It looks like a path, or like a field with a slip of the pen.
-    #[error("begins with no known root{}", nearest(.0))]
+    #[error("begins with no known root{}", nearest(*.0))]
     UnknownRoot(Option<&'static str>),
     /// Such as `properties` alone.
     #[error("`{0}` alone is no value: name a member of it, such as `{0}.tier`")]
@@ -192,14 +192,12 @@ fn not_a_path(text: &str, first: &str) -> Result<Source, SourceError> {
     }
 }
 
-fn nearest(root: &Option<&'static str>) -> String {
-    match root {
-        Some(word) => format!(": did you mean `{word}`?"),
-        None => {
-            let words: Vec<&str> = Root::ALL.into_iter().map(Root::word).collect();
-            format!(" ({})", words.join(", "))
-        }
+fn nearest(root: Option<&str>) -> String {
+    if let Some(word) = root {
+        return format!(": did you mean `{word}`?");
     }
+    let words: Vec<&str> = Root::ALL.into_iter().map(Root::word).collect();
+    format!(" ({})", words.join(", "))
 }
 
 impl Constant {
