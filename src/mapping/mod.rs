@@ -9,6 +9,7 @@
 //! - One event, one identity and one set of rules always make the same bytes (Promise 4).
 
 pub mod consent;
+pub mod explain;
 pub mod identity;
 pub mod preset;
 pub mod record;
