@@ -67,21 +67,27 @@ fn map_shows_what_events_become() {
     ];
     std::fs::write(&file, events.join("\n")).unwrap();
     let file = file.to_str().unwrap();
-    let (code, out, notes) = run(&["map", "--preset", "retail", file]);
-    assert_eq!(code, Some(0), "{notes}");
-    assert_eq!(
-        out,
-        "{\"@type\":\"custom_event\",\"id\":\"m\",\"timestamp\":\"2026-06-06T15:32:52+00:00\",\"event_type\":\"product_viewed\",\
-         \"identity_email\":\"x@y.z\",\"properties\":{\"product_price\":79.00}}\n"
-    );
-    assert!(notes.contains("line 3: dropped (no_mapping)"), "{notes}");
+    let (code, out, _) = run(&["map", "--preset", "retail", "--json", file]);
+    assert_eq!(code, Some(0), "{out}");
+    let record = "{\"@type\":\"custom_event\",\"id\":\"m\",\"timestamp\":\"2026-06-06T15:32:52+00:00\",\"event_type\":\"product_viewed\",\
+         \"identity_email\":\"x@y.z\",\"properties\":{\"product_price\":79.00}}";
+    assert!(out.contains(&format!("\"record\":{record}}}\n")), "{out}");
+    let (code, out, _) = run(&["map", "--preset", "retail", file]);
+    assert_eq!(code, Some(0), "{out}");
+    for part in [
+        "line 2  track \"Product Viewed\"\n  sent by preset retail\n    note: older than four hours\n",
+        "\n      \"event_type\": \"product_viewed\",\n",
+        "\n        \"product_price\": 79.00\n",
+        "line 3  track \"Nap Taken\"\n  dropped (no_mapping): preset retail does not send it",
+        "3 events: 1 dropped (no_mapping), 1 identity, 1 record\nolder than four hours (1): ",
+    ] {
+        assert!(out.contains(part), "{part}\n{out}");
+    }
+    assert!(!out.contains('\x1b'), "colour without a terminal");
     std::fs::write(file, "{\"type\":\"track\"}\nnonsense\n").unwrap();
-    let (code, _, error) = run(&["map", "--preset", "retail", file]);
-    assert_eq!(
-        (code, error.contains("line 1") && error.contains("line 2")),
-        (Some(1), true),
-        "{error}"
-    );
+    let (code, out, _) = run(&["map", "--preset", "retail", file]);
+    assert_eq!((code, out.matches("invalid: ").count()), (Some(1), 2), "{out}");
+    assert!(out.contains("line 1\n") && out.contains("line 2\n"), "{out}");
 }
 
 #[test]

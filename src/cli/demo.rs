@@ -273,6 +273,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         integrations: vec![Integration {
             name: "demo".to_owned(),
             preset: Preset::Retail,
+            events: Vec::new(),
             consent: Vec::new(),
             lanes: 1,
             forward,

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod demo;
 mod drop_queue;
+mod explain;
 mod map;
 mod quarantine;
 mod reload;
@@ -58,9 +59,9 @@ enum Command {
         after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send"
     )]
     Send(send::Send),
-    /// Show the records that events become, without sending them
+    /// Show what events become and by which rule, without sending them
     #[command(
-        after_help = "Examples:\n  pillarbox map events.ndjson\n  echo '{\"type\":\"page\"}' | pillarbox map --preset retail -"
+        after_help = "Examples:\n  pillarbox map events.ndjson\n  pillarbox map --json events.ndjson | jq .reason\n  echo '{\"type\":\"page\"}' | pillarbox map --preset retail -"
     )]
     Map(map::Map),
     /// Show queue, state and cause of each integration

@@ -13,6 +13,7 @@ use super::{Configured, Failure};
 use crate::admin::protocol::{self, IntegrationStatus};
 use crate::clock::UnixMillis;
 use crate::forward::State;
+use crate::mapping::table::EVENT_TYPE_CHARS_MAX;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -54,6 +55,14 @@ fn text(status: &protocol::Status) -> String {
     let causes: Vec<String> = causes.collect();
     if !causes.is_empty() {
         parts.push(causes.join("\n"));
+    }
+    for (name, count) in &status.ingest.event_types_truncated {
+        parts.push(format!(
+            "{WARN}{}{WARN:#}: {} records have an event type over {EVENT_TYPE_CHARS_MAX} characters, which Ometria cuts: give \
+             their events a shorter `event_type`",
+            printable(name),
+            number(*count)
+        ));
     }
     if status.quarantined > 0 {
         let count = number(status.quarantined);
@@ -276,12 +285,14 @@ mod tests {
         status.refusing = Some("the spool is full".into());
         status.ingest.requests_refused.insert("spool_full".into(), 3);
         status.ingest.events_dropped.insert("no_mapping".into(), 1000);
+        status.ingest.event_types_truncated.insert("uk".into(), 1234);
         let text = plain(&status);
         for part in [
             "refusing producers: the spool is full",
             "not configured",
             "old: 1,234,567 records (5.0 MiB) wait and nobody delivers them: configure it again",
             "uk: 4 named as rejected",
+            "uk: 1,234 records have an event type over 512 characters",
             "uk: 13,580,257 records were accepted, but what has ended and the 1,234,567 in the log are not as many",
             "uk: 5 withheld",
             "uk: 6 erased",

@@ -197,6 +197,7 @@ fn integration(
     } else {
         Preset::Retail
     };
+    let events = section.events.clone();
     let consent = section.names("consent", faults);
     let api_key = api_key(section, credentials, faults);
     let endpoint = endpoint(section, faults);
@@ -219,7 +220,7 @@ fn integration(
         storm_limit,
         pushes_per_second_max,
     };
-    Some(Integration { name, preset, consent, lanes, forward })
+    Some(Integration { name, preset, events, consent, lanes, forward })
 }
 
 fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {

@@ -62,6 +62,13 @@ impl<'a> Collector<'a> {
         self.faults.push((place.clone(), message.into()));
     }
 
+    /// The line of the file that `place` is on, from 1; 0 when it is not in the file.
+    #[must_use]
+    pub(super) fn line(&self, place: &Place) -> usize {
+        let Place::Byte(byte) = place else { return 0 };
+        self.text.bytes().take(*byte).filter(|byte| *byte == b'\n').count() + 1
+    }
+
     /// How many faults there are: a rule between two keys is tested only where neither is at fault itself.
     #[must_use]
     pub(super) fn count(&self) -> usize {

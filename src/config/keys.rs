@@ -29,6 +29,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Text that is never shown.
     Secret,
+    /// A table for each event.
+    Tables,
     /// Of the contract, and not built yet: only the default is taken.
     Later,
 }
@@ -199,7 +201,13 @@ pub const KEYS: [Key; 36] = [
         "Which events become which records.",
     ),
     key("integration", "consent", "[]", Kind::Names, "Categories that must all be granted."),
-    key("integration", "events", "", Kind::Later, "Mappings of single events."),
+    key(
+        "integration",
+        "events",
+        "",
+        Kind::Tables,
+        "Mappings of single events, a table each: `[integration.events.\"Product Viewed\"]`; see Mapping.",
+    ),
     key("integration", "batch", "100", Kind::Count(1, 100), "Records in a push, at most."),
     key(
         "integration",
@@ -249,7 +257,8 @@ pub const KEYS: [Key; 36] = [
 ];
 
 /// Names of tables, which are no keys of their own.
-const TABLES: [(&str, &str); 2] = [("integration", "retry"), ("", "integration")];
+const TABLES: [(&str, &str); 3] =
+    [("integration", "retry"), ("integration", "events"), ("", "integration")];
 
 /// The sections, whose keys are set one by one.
 const SECTIONS: [&str; 3] = ["ingest", "admin", "spool"];
@@ -258,7 +267,11 @@ const SHOWN_MAX: usize = 30;
 
 /// The keys that hold values: what the README lists.
 pub fn documented() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().filter(|key| !TABLES.contains(&(key.section, key.name)) && key.kind != Kind::Later)
+    KEYS.iter().filter(|key| match key.kind {
+        Kind::Later => false,
+        Kind::Tables => true,
+        _ => !TABLES.contains(&(key.section, key.name)),
+    })
 }
 
 /// The key `name` of `section`.
@@ -274,6 +287,9 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 pub fn whole(section: &str, name: &str) -> Option<String> {
     let message = match (section, name) {
         ("integration", "retry") => "`retry` is a table: set `retry.initial` and `retry.max`",
+        ("integration", name) if name == "events" || name.starts_with("events.") => {
+            "`events` holds a table for each event, in the file alone: [integration.events.\"Product Viewed\"]"
+        }
         ("", "integration") => {
             "`integration` is a table: set one key of one, such as integration.NAME.linger"
         }
@@ -304,13 +320,7 @@ pub fn shown(name: &str) -> String {
 pub fn suggest(section: &str, name: &str) -> String {
     let names = || names(section);
     let sections = || SECTIONS.into_iter().filter(|_| section.is_empty());
-    let near = names()
-        .chain(sections())
-        .map(|known| (strsim::damerau_levenshtein(known, name), known))
-        .min();
-    if let Some((distance, known)) = near
-        && distance <= tolerance(known)
-    {
+    if let Some(known) = nearest(names().chain(sections()), name) {
         return format!("did you mean `{known}`?");
     }
     let elsewhere =
@@ -322,6 +332,12 @@ pub fn suggest(section: &str, name: &str) -> String {
         Some(key) => format!("did you mean `{}` of [{}]?", key.name, key.section),
         None => format!("known are {}", listed(section)),
     }
+}
+
+/// The one of `names` that `name` may have been meant to be.
+pub fn nearest<'n>(names: impl Iterator<Item = &'n str>, name: &str) -> Option<&'n str> {
+    let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    near.filter(|(distance, known)| *distance <= tolerance(known)).map(|(_, known)| known)
 }
 
 fn names(section: &str) -> impl Iterator<Item = &'static str> {

@@ -9,11 +9,14 @@
 
 mod build;
 mod document;
+mod events;
 mod faults;
 pub mod keys;
 mod section;
 pub mod units;
 
+#[cfg(test)]
+mod events_tests;
 #[cfg(test)]
 mod override_tests;
 #[cfg(test)]
@@ -107,12 +110,23 @@ pub struct Integration {
     pub name: String,
     /// Which events become which records.
     pub preset: crate::mapping::Preset,
+    /// What single events become beside or instead of what the preset says.
+    pub events: Vec<crate::mapping::Table>,
     /// Categories that must all be granted; empty: consent is not asked.
     pub consent: Vec<String>,
     /// Lanes that people are spread over.
     pub lanes: u32,
     /// How its records are delivered.
     pub forward: crate::forward::Settings,
+}
+
+impl Integration {
+    /// What becomes of its events.
+    #[must_use]
+    pub fn rules(&self) -> crate::mapping::Rules {
+        crate::mapping::Rules::new(self.preset, self.consent.clone())
+            .with_tables(self.events.iter().cloned())
+    }
 }
 
 /// Shows no override: one of them may be the API key (Promise 8).
@@ -290,11 +304,8 @@ impl Config {
             spool.keep_delivered,
             spool.dedupe_window,
         );
-        for Integration { name, preset, consent, lanes, forward } in &self.integrations {
-            let preset = match preset {
-                crate::mapping::Preset::Retail => "retail",
-                crate::mapping::Preset::Default => "default",
-            };
+        for Integration { name, preset, events, consent, lanes, forward } in &self.integrations {
+            let preset = preset.as_str();
             // Writing into a `String` cannot fail.
             let _ = write!(
                 text,
@@ -310,6 +321,7 @@ impl Config {
                 forward.storm_limit,
                 forward.pushes_per_second_max,
             );
+            events::write(&mut text, events);
         }
         text
     }

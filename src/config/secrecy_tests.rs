@@ -52,6 +52,12 @@ fn no_fault_shows_the_key() {
         "listen = [\"127.0.0.1:1\"]\nwrite_keys = [\"canary-key-0123456789 \"]",
         "endpoint = \"http://x/canary-key-0123456789\"",
         "endpoint = \"https://x/#canary-key-0123456789\"",
+        "[integration.events.canary-key-0123456789]",
+        "events.E.canary-key-0123456789 = 1",
+        "events.E.unmapped = \"canary-key-0123456789\"",
+        "events.E.properties.canary-key-0123456789 = []",
+        "events.E.properties.a = \"canary-key-0123456789.x\"",
+        "events.E.values.canary-key-0123456789 = {}",
     ];
     for line in lines {
         for text in [

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::events;
 use super::faults::{Collector, Place};
 use super::keys::{self, Kind};
 use super::units;
+use crate::mapping::Table;
 
 /// A value that is not read yet.
 #[derive(Clone)]
@@ -62,6 +64,8 @@ pub(super) struct Section {
     name: &'static str,
     /// Where it begins.
     pub(super) place: Place,
+    /// Mappings of single events, of an integration.
+    pub(super) events: Vec<Table>,
     values: BTreeMap<String, (Raw, Place)>,
 }
 
@@ -69,7 +73,7 @@ impl Section {
     /// The table `name`, which sets nothing yet and begins at `place`.
     #[must_use]
     pub(super) fn new(name: &'static str, place: Place) -> Section {
-        Section { name, place, values: BTreeMap::new() }
+        Section { name, place, events: Vec::new(), values: BTreeMap::new() }
     }
 
     /// What this table is called in the file.
@@ -85,6 +89,9 @@ impl Section {
             match value.get_ref() {
                 DeValue::Table(table) if self.name == "integration" && name == "retry" => {
                     self.fill(table, "retry.", faults);
+                }
+                DeValue::Table(tables) if self.name == "integration" && name == "events" => {
+                    self.events = events::read(tables, faults);
                 }
                 value => self.insert(&name, value, Place::Byte(key.span().start), faults),
             }

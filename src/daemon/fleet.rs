@@ -17,7 +17,6 @@ use crate::admin::{self, Lane};
 use crate::config::Integration;
 use crate::forward::{self, HttpUpstream, Report};
 use crate::ingest;
-use crate::mapping::Rules;
 use crate::spool::{LaneId, Spool};
 
 /// See the module.
@@ -153,11 +152,11 @@ impl Fleet {
     }
 
     fn fed(&self, configured: &Integration, lanes: Vec<LaneId>) -> ingest::Integration {
-        let Integration { name, preset, consent, .. } = configured.clone();
+        let name = configured.name.clone();
         // The first lane that it ever had: ids stay known across layouts.
         let scope = self.lanes(&name).into_iter().map(|(lane, _)| lane.0).min();
         let scope = scope.unwrap_or_default();
-        ingest::Integration { name, lanes, scope, rules: Rules::new(preset, consent) }
+        ingest::Integration { name, lanes, scope, rules: configured.rules() }
     }
 
     fn start(&self, ready: Ready) -> Running {

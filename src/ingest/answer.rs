@@ -49,6 +49,9 @@ pub struct Taken {
     pub quarantined: u64,
     /// Those that were not accepted.
     pub items: Vec<Outcome>,
+    /// For each record whose `event_type` Ometria cuts, its integration: counted, and no matter of the producer's.
+    #[serde(skip)]
+    pub truncated: Vec<String>,
 }
 
 impl Taken {

@@ -24,6 +24,9 @@ pub struct Counts {
     pub events_quarantined: u64,
     /// Requests refused whole, by code.
     pub requests_refused: BTreeMap<String, u64>,
+    /// Records taken whose `event_type` is so long that Ometria cuts it, by integration.
+    #[serde(default)]
+    pub event_types_truncated: BTreeMap<String, u64>,
 }
 
 /// The counts, shared by all connections.
@@ -42,6 +45,12 @@ impl Counters {
         counts.events_quarantined += taken.quarantined;
         for dropped in taken.items.iter().filter(|item| item.outcome == Fate::Dropped) {
             add(&mut counts.events_dropped, &dropped.reason);
+        }
+        for integration in &taken.truncated {
+            if !counts.event_types_truncated.contains_key(integration) {
+                tracing::warn!(%integration, "an event_type is so long that Ometria cuts it; `pillarbox status` counts them");
+            }
+            add(&mut counts.event_types_truncated, integration);
         }
     }
 
@@ -63,5 +72,24 @@ fn add(counts: &mut BTreeMap<String, u64>, key: &str) {
         *count += 1;
     } else {
         counts.insert(key.to_owned(), 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_event_types_are_counted_by_integration() {
+        let counters = Counters::default();
+        let taken = |names: &[&str]| {
+            let mut taken = Taken::new();
+            taken.truncated = names.iter().map(|name| (*name).to_owned()).collect();
+            taken
+        };
+        counters.took(&taken(&["uk", "de"]));
+        counters.took(&taken(&["uk"]));
+        let expected = [("de".to_owned(), 1), ("uk".to_owned(), 2)];
+        assert_eq!(counters.counts().event_types_truncated, expected.into());
     }
 }

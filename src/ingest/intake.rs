@@ -73,6 +73,8 @@ struct Draft<'a> {
     identities: HashMap<String, Option<Bytes>>,
     integrations: &'a [Integration],
     received: UnixMillis,
+    /// Items whose `event_type` Ometria cuts, each with the name of its integration.
+    truncated: Vec<(usize, String)>,
 }
 
 enum Planned {
@@ -247,16 +249,20 @@ impl Intake {
             identities: keys.into_iter().zip(traits).collect(),
             integrations,
             received,
+            truncated: Vec::new(),
         })
     }
 
     /// Appends the draft and says what became of each event.
     async fn commit(&self, draft: Draft<'_>) -> Result<Taken, Refusal> {
-        let Draft { append, events, .. } = draft;
+        let Draft { append, events, truncated, .. } = draft;
         let nothing = append.items.is_empty() && append.identities.is_empty();
         let duplicates =
             if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
         let mut taken = Taken::new();
+        let stored =
+            truncated.into_iter().filter(|(item, _)| duplicates.binary_search(item).is_err());
+        taken.truncated = stored.map(|(_, integration)| integration).collect();
         for (index, planned) in events.into_iter().enumerate() {
             let outcome = match planned {
                 Planned::Applied => None,
@@ -318,6 +324,9 @@ impl Draft<'_> {
             let fresh_id = || fresh.clone().unwrap_or_default();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
+                    if record.event_type_truncated {
+                        self.truncated.push((self.append.items.len(), integration.name.clone()));
+                    }
                     let once =
                         event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
                     let lane = integration.lane(Person {

@@ -9,15 +9,19 @@
 //! - One event, one identity and one set of rules always make the same bytes (Promise 4).
 
 pub mod consent;
+pub mod explain;
 pub mod identity;
 pub mod person;
 pub mod preset;
 pub mod record;
 pub mod rules;
+pub mod source;
+pub mod table;
 
 pub use identity::{Identity, identity_change, identity_keys, too_large as traits_too_large};
 pub use record::Record;
-pub use rules::{RECORD_BYTES_MAX, Rules};
+pub use rules::{RECORD_BYTES_MAX, Rule, Rules};
+pub use table::Table;
 
 use crate::event::{Event, Kind};
 
@@ -29,6 +33,17 @@ pub enum Preset {
     Retail,
     /// Every `track` and `page`.
     Default,
+}
+
+impl Preset {
+    /// Its name in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Preset::Retail => "retail",
+            Preset::Default => "default",
+        }
+    }
 }
 
 /// What one event comes to in one integration.
@@ -54,6 +69,8 @@ pub enum Outcome {
 pub enum DropReason {
     /// The rules send no such event.
     NoMapping,
+    /// The event's table switches it off.
+    Disabled,
     /// A category of consent that the integration asks for is not granted.
     Consent,
 }
@@ -64,6 +81,7 @@ impl DropReason {
     pub fn code(self) -> &'static str {
         match self {
             DropReason::NoMapping => "no_mapping",
+            DropReason::Disabled => "disabled",
             DropReason::Consent => "consent",
         }
     }
@@ -83,11 +101,14 @@ pub fn map(
             None => Outcome::Identity,
         };
     }
-    let Some(shape) = rules.shape(event) else { return Outcome::Dropped(DropReason::NoMapping) };
+    let shape = match rules.shape(event) {
+        Ok(shape) => shape,
+        Err(reason) => return Outcome::Dropped(reason),
+    };
     if !consent::granted(&event.context, &rules.consent) {
         return Outcome::Dropped(DropReason::Consent);
     }
-    let record = record::write(event, &shape, identity::email(event, identity), fresh_id);
+    let record = record::write(event, &shape, identity, identity::email(event, identity), fresh_id);
     let (bytes, limit) = (record.bytes.len(), rules.record_bytes_max);
     if bytes > limit {
         let detail = format!("the record has {bytes} bytes, the limit is {limit}");
@@ -98,5 +119,7 @@ pub fn map(
 
 const TOO_LARGE: &str = "too_large";
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

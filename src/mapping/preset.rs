@@ -31,19 +31,27 @@ pub fn track(preset: Preset, name: &str) -> Option<Shape<'_>> {
     match preset {
         Preset::Retail => {
             let (_, event_type) = RETAIL_EVENTS.iter().find(|(event, _)| *event == name)?;
-            Some(Shape { event_type: Cow::Borrowed(event_type), renames: RETAIL_RENAMES })
+            let event_type = Cow::Borrowed(*event_type);
+            Some(Shape { event_type, renames: RETAIL_RENAMES, table: None })
         }
-        Preset::Default => {
-            let event_type = Cow::Owned(snake_case(name));
-            Some(Shape { event_type, renames: Renames::default() })
-        }
+        Preset::Default => Some(own(preset, name)),
     }
+}
+
+/// What `preset` makes of a track that it need not know, because a table of its own sends it on.
+#[must_use]
+pub fn own(preset: Preset, name: &str) -> Shape<'_> {
+    let renames = match preset {
+        Preset::Retail => RETAIL_RENAMES,
+        Preset::Default => Renames::default(),
+    };
+    Shape { event_type: Cow::Owned(snake_case(name)), renames, table: None }
 }
 
 /// What every preset makes of a page.
 #[must_use]
 pub fn page() -> Shape<'static> {
-    Shape { event_type: Cow::Borrowed(PAGE_VIEW), renames: Renames::default() }
+    Shape { event_type: Cow::Borrowed(PAGE_VIEW), renames: Renames::default(), table: None }
 }
 
 /// A name in `snake_case`: `Product Viewed`, `productViewed` and `product-viewed` become `product_viewed`.
@@ -132,6 +140,16 @@ mod tests {
             ("!!!", "!!!"),
             ("a𝐀𝐀", "a𝐀𝐀"),
             ("E", "e"),
+            ("iPhone15Pro Viewed", "i_phone15_pro_viewed"),
+            ("2nd Visit", "2nd_visit"),
+            ("v2.0", "v2_0"),
+            ("Customer's Choice", "customer_s_choice"),
+            ("__Order__Done__", "order_done"),
+            ("ÉTÉ", "été"),
+            ("заказОформлен", "заказ_оформлен"),
+            ("a\tb\nc\u{a0}d", "a_b_c_d"),
+            ("", ""),
+            (" ", " "),
         ];
         for (name, expected) in table {
             assert_eq!(snake_case(name), expected, "{name}");

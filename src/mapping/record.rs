@@ -5,11 +5,14 @@
 //! ```
 //!
 //! `properties` are the event's, in their order and under their new names, then `page_url` from
-//! `context.page.url` where it is given and the event has no `page_url` of its own.
+//! `context.page.url` where it is given and the event has no `page_url` of its own, then those of the event's table.
+//! A name that the table gives belongs to the table: no other property is sent under it.
 
 use serde_json::value::RawValue;
 
+use super::identity::Identity;
 use super::rules::{Renames, Shape};
+use super::table::{EVENT_TYPE_CHARS_MAX, Table, write_constant};
 use crate::event::Event;
 use crate::event::object::Object;
 use crate::event::value::{self, ObjectWriter};
@@ -35,12 +38,15 @@ pub struct Record {
     pub identity_email: Option<String>,
     /// The JSON that is pushed.
     pub bytes: Vec<u8>,
+    /// Whether its `event_type` is so long that Ometria cuts it.
+    pub event_type_truncated: bool,
 }
 
 /// The record of `event` in `shape`.
 pub(super) fn write(
     event: &Event<'_>,
     shape: &Shape<'_>,
+    identity: &Identity<'_>,
     identity_email: Option<String>,
     fresh_id: impl FnOnce() -> String,
 ) -> Record {
@@ -58,29 +64,50 @@ pub(super) fn write(
     if let Some(email) = &identity_email {
         record.text("identity_email", email);
     }
-    write_properties(record.key("properties"), &event.properties, page_url, shape.renames);
+    let mut properties = ObjectWriter::new(record.key("properties"));
+    if shape.keeps_unmapped() {
+        write_unmapped(&mut properties, &event.properties, page_url, shape);
+    }
+    if let Some(table) = shape.table {
+        table.write(&mut properties, event, identity);
+    }
+    properties.close();
     record.close();
-    Record { record_type: CUSTOM_EVENT, id, identity_email, bytes }
+    let event_type_truncated = is_truncated(&shape.event_type);
+    Record { record_type: CUSTOM_EVENT, id, identity_email, bytes, event_type_truncated }
 }
 
-fn write_properties(
-    out: &mut Vec<u8>,
+fn is_truncated(event_type: &str) -> bool {
+    event_type.len() > EVENT_TYPE_CHARS_MAX && event_type.chars().count() > EVENT_TYPE_CHARS_MAX
+}
+
+/// Writes the properties that no source of the event's table names.
+fn write_unmapped(
+    writer: &mut ObjectWriter<'_>,
     properties: &Object<'_>,
     page_url: Option<&RawValue>,
-    renames: Renames,
+    shape: &Shape<'_>,
 ) {
-    let mut writer = ObjectWriter::new(out);
     for (key, value) in properties.iter() {
-        if key == PRODUCTS && !renames.is_empty() {
-            write_products(writer.key(key), value, renames);
+        let Some(name) = shape.name(key, properties) else { continue };
+        if let Some(constant) = shape.table.and_then(|table| table.instead(name, value)) {
+            write_constant(writer, name, constant);
+        } else if key == PRODUCTS && !shape.renames.is_empty() {
+            write_products(writer.key(key), value, shape.renames);
         } else {
-            writer.raw(renames.name(key, properties), value);
+            writer.raw(name, value);
         }
     }
-    if let Some(url) = page_url.filter(|_| properties.member(PAGE_URL).is_none()) {
-        writer.raw(PAGE_URL, url);
+    let free = |table: &Table| !table.gives(PAGE_URL) && !table.moves_page_url();
+    if let Some(url) = page_url
+        && properties.member(PAGE_URL).is_none()
+        && shape.table.is_none_or(free)
+    {
+        match shape.table.and_then(|table| table.instead(PAGE_URL, url)) {
+            Some(constant) => write_constant(writer, PAGE_URL, constant),
+            None => writer.raw(PAGE_URL, url),
+        }
     }
-    writer.close();
 }
 
 /// Writes `products` with the names in each product changed. What needs no change, and what is no array of

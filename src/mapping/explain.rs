@@ -1,0 +1,120 @@
+//! PURE. Why an event became what it became, for those who try a mapping out.
+
+use super::consent::{Consent, Stance};
+use super::record::Record;
+use super::rules::Rules;
+use crate::event::{Event, Timestamp};
+
+/// Seconds after which an event starts no automation at Ometria (read 2026-06).
+const AUTOMATION_SECONDS_MAX: i64 = 4 * 3600;
+
+/// What should be known of a record that is sent nevertheless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// Nobody's address is known.
+    NoIdentityEmail,
+    /// Ometria cuts its event type.
+    EventTypeTruncated,
+    /// It happened too long ago.
+    Old,
+}
+
+impl Note {
+    /// A stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Note::NoIdentityEmail => "no_identity_email",
+            Note::EventTypeTruncated => "event_type_truncated",
+            Note::Old => "old",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Note::NoIdentityEmail => "no identity_email",
+            Note::EventTypeTruncated => "event type over 512 characters",
+            Note::Old => "older than four hours",
+        }
+    }
+
+    /// What follows from it, and its cure.
+    #[must_use]
+    pub fn cure(self) -> &'static str {
+        match self {
+            Note::NoIdentityEmail => {
+                "it is delivered, but not linked to a customer: call `identify` with the email before `track` (whom the daemon knows already, this command does not)"
+            }
+            Note::EventTypeTruncated => {
+                "Ometria cuts it: give the event a shorter `event_type` in its [integration.events] table"
+            }
+            Note::Old => "it is delivered, but starts no automation",
+        }
+    }
+}
+
+/// What should be known of `record`, made of `event`, at `now`.
+#[must_use]
+pub fn notes(record: &Record, event: &Event<'_>, now: Timestamp) -> Vec<Note> {
+    let old = now.seconds() - event.time.seconds() > AUTOMATION_SECONDS_MAX;
+    [
+        (record.identity_email.is_none(), Note::NoIdentityEmail),
+        (record.event_type_truncated, Note::EventTypeTruncated),
+        (old, Note::Old),
+    ]
+    .into_iter()
+    .filter_map(|(applies, note)| applies.then_some(note))
+    .collect()
+}
+
+/// The categories that `rules` ask for and `event` does not grant, with what it says.
+#[must_use]
+pub fn lacking<'r>(rules: &'r Rules, event: &Event<'_>) -> Vec<(&'r str, Stance)> {
+    let consent = Consent::read(&event.context);
+    let said = rules.consent.iter().map(|category| (category.as_str(), consent.stance(category)));
+    said.filter(|(_, stance)| *stance != Stance::Granted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::event::{Kind, single};
+    use crate::mapping::{Identity, Outcome, Preset, map};
+
+    #[test]
+    fn a_record_is_noted_for_what_it_lacks() {
+        let known = r#""traits":{"email":"e@x"}"#;
+        let long = "x".repeat(513);
+        let at = |time: &str| format!("\"timestamp\":\"2026-06-06T{time}Z\"");
+        let [young, old] = ["08:00:00", "07:59:59"].map(at);
+        for (event, fields, expected) in [
+            ("E", format!("{known},{young}"), &[][..]),
+            ("E", format!("{known},{old}"), &[Note::Old]),
+            ("E", young.clone(), &[Note::NoIdentityEmail]),
+            (&long, format!("{known},{young}"), &[Note::EventTypeTruncated]),
+        ] {
+            let body = format!("{{\"event\":\"{event}\",{fields}}}");
+            let event = single(&body, Kind::Track, UnixMillis(0)).unwrap();
+            let rules = Rules::new(Preset::Default, Vec::new());
+            let Outcome::Record(record) = map(&event, &Identity::default(), &rules, String::new)
+            else {
+                panic!()
+            };
+            let now = Timestamp::parse("2026-06-06T12:00:00Z").unwrap();
+            assert_eq!(notes(&record, &event, now), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_lacking_is_named_with_what_was_said() {
+        let body = r#"{"context":{"consent":{"a":true,"b":false}}}"#;
+        let event = single(body, Kind::Page, UnixMillis(0)).unwrap();
+        let asked = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let rules = Rules::new(Preset::Default, asked);
+        let expected = [("b", Stance::Denied), ("c", Stance::Unstated)];
+        assert_eq!(lacking(&rules, &event), expected);
+    }
+}
