@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings};
+use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings, SharedPace};
 use pillarbox::spool::{Append, Content, Drive, Item, Spool};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -68,7 +68,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         timeout: Duration::from_secs(30),
         retry: RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(300) },
         storm_limit: 1000,
-        pushes_per_second_max: 0.0,
+        pace: SharedPace::new(0.0),
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, mut idle) = watch::channel(Report::default());

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pillarbox::forward::{
-    self, Answer, PushError, Report, RetryPolicy, RunError, Settings, Upstream,
+    self, Answer, PushError, Report, RetryPolicy, RunError, Settings, SharedPace, Upstream,
 };
 use pillarbox::spool::{
     Append, Content, Drive, Item, LaneId, OpenError, Options, Origin, QuarantineId, Spool, SyncMode,
@@ -255,7 +255,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
         timeout: Duration::from_secs(30),
         retry: RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(300) },
         storm_limit: 1000,
-        pushes_per_second_max: [0.0, 0.0, 4.0][rng.usize(..3)],
+        pace: SharedPace::new([0.0, 0.0, 4.0][rng.usize(..3)]),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::daemon::Daemon;
-use crate::forward::{RetryPolicy, Settings};
+use crate::forward::{RetryPolicy, Settings, SharedPace};
 use crate::ingest::{Limits, WriteKeys};
 use crate::mapping::Preset;
 use crate::simulator::{Handle, Options as SimulatorOptions, PushSeen, Simulator};
@@ -244,7 +244,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         timeout: Duration::from_secs(5),
         retry: RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1) },
         storm_limit: 1000,
-        pushes_per_second_max: 0.0,
+        pace: SharedPace::new(0.0),
     };
     Ok(Config {
         state_dir: folder.to_owned(),

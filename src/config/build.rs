@@ -15,7 +15,7 @@ use super::faults::{Collector, Faults, Place};
 use super::section::Section;
 use super::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::forward::push::is_loopback;
-use crate::forward::{RetryPolicy, Settings};
+use crate::forward::{RetryPolicy, Settings, SharedPace};
 use crate::ingest::{Limits, WriteKeys};
 use crate::mapping::Preset;
 use crate::spool::{Options, SyncMode};
@@ -206,7 +206,7 @@ fn integration(
     let linger = section.duration("linger", faults).unwrap_or_default();
     let timeout = section.duration("timeout", faults).unwrap_or_default();
     let storm_limit = section.count("storm_limit", faults);
-    let pushes_per_second_max = section.rate("max_pushes_per_second", faults);
+    let pace = SharedPace::new(section.rate("max_pushes_per_second", faults));
     let lanes = u32::try_from(section.count("lanes", faults)).unwrap_or_default();
     let name = name?;
     let forward = Settings {
@@ -218,7 +218,7 @@ fn integration(
         timeout,
         retry,
         storm_limit,
-        pushes_per_second_max,
+        pace,
     };
     Some(Integration { name, preset, events, consent, lanes, forward })
 }

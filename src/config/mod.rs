@@ -319,7 +319,7 @@ impl Config {
                 show_duration(forward.retry.initial),
                 show_duration(forward.retry.max),
                 forward.storm_limit,
-                forward.pushes_per_second_max,
+                forward.pace.pushes_per_second_max(),
             );
             events::write(&mut text, events);
         }

@@ -113,7 +113,7 @@ impl Lane {
             timeout: Duration::from_secs(30),
             retry: RetryPolicy { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
             storm_limit: 1000,
-            pushes_per_second_max: 0.0,
+            pace: SharedPace::new(0.0),
         };
         let (upstream, began) = (Scripted::default(), Instant::now());
         Lane { spool, id, settings, upstream, appended: 0, began, _directory: directory }
@@ -351,7 +351,7 @@ async fn a_storm_holds_the_lane_and_a_delivery_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn the_pace_is_kept() {
     let mut lane = Lane::new(1, Duration::ZERO).await;
-    lane.settings.pushes_per_second_max = 2.0;
+    lane.settings.pace = SharedPace::new(2.0);
     lane.append(&["a"; 4]).await;
     lane.script([Say(202), Say(202), Remaining(0), Say(202)]);
     let mut running = lane.run();

@@ -11,7 +11,7 @@
 //! | `push`, `failure` | one HTTP attempt; why it had no answer |
 //! | `verdict` (PURE) | what an attempt means |
 //! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
-//! | `pace` (PURE) | the least time between two pushes |
+//! | `pace` (PURE), `shared_pace` | the least time between two pushes, of all lanes of an integration |
 //! | `settlement`, `report` (PURE) | what is kept of a push, what an operator is told |
 //!
 //! - One push is in flight, and the next starts only after the last settlement is written: a kill repeats the push in flight
@@ -30,6 +30,7 @@ pub mod push;
 pub mod report;
 pub mod retry;
 pub mod settlement;
+mod shared_pace;
 pub mod verdict;
 
 use std::time::Duration;
@@ -42,9 +43,9 @@ pub use self::failure::PushError;
 pub use self::push::{Answer, HttpUpstream, Upstream};
 pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;
+pub use self::shared_pace::SharedPace;
 
 use self::batch::{BYTES_MAX, Cut};
-use self::pace::Pace;
 use self::plan::{Action, Plan};
 use self::settlement::Source;
 use self::verdict::{Attempt, Verdict};
@@ -71,8 +72,8 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// Records quarantined in a row, without a delivery, that hold the integration.
     pub storm_limit: u64,
-    /// 0: no fixed limit.
-    pub pushes_per_second_max: f64,
+    /// The pace that all lanes of the integration keep together.
+    pub pace: SharedPace,
 }
 
 /// Whether a running forwarder need not change. Compares the keys, and shows neither.
@@ -88,7 +89,7 @@ impl PartialEq for Settings {
             timeout,
             retry,
             storm_limit,
-            pushes_per_second_max,
+            pace,
         } = self;
         *integration == other.integration
             && *endpoint == other.endpoint
@@ -98,7 +99,7 @@ impl PartialEq for Settings {
             && *timeout == other.timeout
             && *retry == other.retry
             && *storm_limit == other.storm_limit
-            && pushes_per_second_max.total_cmp(&other.pushes_per_second_max).is_eq()
+            && pace.pushes_per_second_max().total_cmp(&other.pace.pushes_per_second_max()).is_eq()
     }
 }
 
@@ -137,7 +138,6 @@ pub async fn run<U: Upstream>(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), RunError> {
     let plan = Plan::new(settings.retry, settings.storm_limit);
-    let pace = Pace::new(settings.pushes_per_second_max);
     let newest = spool.newest(lane);
     let queue = Vec::new();
     let mut forwarder = Forwarder {
@@ -148,11 +148,9 @@ pub async fn run<U: Upstream>(
         report,
         rng,
         plan,
-        pace,
         newest,
         queue,
         attempts: 0,
-        last_push: None,
     };
     match forwarder.deliver(&mut shutdown).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
@@ -177,13 +175,11 @@ struct Forwarder<U> {
     report: watch::Sender<Report>,
     rng: fastrand::Rng,
     plan: Plan,
-    pace: Pace,
     newest: watch::Receiver<u64>,
     /// The records at the front of the lane, as far as they are read: the first is the cursor's.
     queue: Vec<Entry>,
     /// Attempts at the push that is not settled.
     attempts: u32,
-    last_push: Option<Instant>,
 }
 
 impl<U: Upstream> Forwarder<U> {
@@ -303,13 +299,13 @@ impl<U: Upstream> Forwarder<U> {
 
     /// Waits until the pace allows the next push; `true` on shutdown.
     async fn keep_pace(&self, shutdown: &mut watch::Receiver<bool>) -> bool {
-        let Some(last) = self.last_push else { return false };
-        let delay = self.pace.interval().saturating_sub(last.elapsed());
-        if delay.is_zero() {
-            return false;
+        while let Err(delay) = self.settings.pace.turn() {
+            self.report.send_modify(|report| report.next_try_at = Some(clock::now().after(delay)));
+            if pause(delay, shutdown).await {
+                return true;
+            }
         }
-        self.report.send_modify(|report| report.next_try_at = Some(clock::now().after(delay)));
-        pause(delay, shutdown).await
+        false
     }
 
     /// Makes one attempt; `None` when a shutdown gave it up.
@@ -321,7 +317,6 @@ impl<U: Upstream> Forwarder<U> {
         let body = batch::body(self.queue.get(..records)?);
         let bytes = body.len();
         self.attempts = self.attempts.saturating_add(1);
-        self.last_push = Some(Instant::now());
         let state = self.plan.state();
         self.report.send_modify(|report| report.pushing(state));
         let sent_at = clock::now();
@@ -360,16 +355,18 @@ impl<U: Upstream> Forwarder<U> {
         read
     }
 
-    fn set_pace(&mut self, attempt: &Attempt, verdict: &Verdict) {
-        if let Ok(answer) = &attempt.outcome {
-            self.pace.queue_remaining(answer.queue_remaining);
-        }
-        match verdict {
-            // A rejection is an answer too: a long isolation must not stay at the pace of an old 429.
-            Verdict::Accepted(_) | Verdict::Rejected { .. } => self.pace.recover(),
-            Verdict::Deferred { slow_down: true, .. } => self.pace.slow_down(),
-            _ => {}
-        }
+    fn set_pace(&self, attempt: &Attempt, verdict: &Verdict) {
+        self.settings.pace.change(|pace| {
+            if let Ok(answer) = &attempt.outcome {
+                pace.queue_remaining(answer.queue_remaining);
+            }
+            match verdict {
+                // A rejection is an answer too: a long isolation must not stay at the pace of an old 429.
+                Verdict::Accepted(_) | Verdict::Rejected { .. } => pace.recover(),
+                Verdict::Deferred { slow_down: true, .. } => pace.slow_down(),
+                _ => {}
+            }
+        });
     }
 
     /// Copies for the quarantine of the records that a 202 names as rejected.

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::forward::RetryPolicy;
+use crate::forward::{RetryPolicy, SharedPace};
 
 const KEY: &str = "key-that-must-not-be-seen";
 const BODY: &str = r#"[{"id":"a"}]"#;
@@ -25,7 +25,7 @@ fn settings(endpoint: &str, timeout: Duration) -> Settings {
         timeout,
         retry: RetryPolicy { initial: Duration::ZERO, max: Duration::ZERO },
         storm_limit: 1000,
-        pushes_per_second_max: 0.0,
+        pace: SharedPace::new(0.0),
     }
 }
 
