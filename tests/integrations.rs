@@ -185,6 +185,26 @@ fn a_reload_adds_changes_and_removes_integrations() {
     assert_eq!(uk.ids().len(), 3);
 }
 
+/// A mapping that has changed is in force for the next event, and disturbs no delivery.
+#[test]
+fn a_reload_brings_changed_mappings_into_force() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", "");
+    let daemon = host.start();
+    let mut producer = Producer::connect(&host.ingest());
+    let mut post = || producer.post("/v1/track", r#"{"event":"Nap Taken"}"#).json();
+    assert_eq!(post()["items"][0]["reason"], "no_mapping");
+    let text = std::fs::read_to_string(host.config()).unwrap();
+    let table = "[integration.events.\"Nap Taken\"]\nevent_type = \"nap\"\n";
+    std::fs::write(host.config(), format!("{text}{table}")).unwrap();
+    assert_eq!(reload(&host)["changed"], serde_json::json!(["uk"]));
+    assert_eq!(post()["accepted"], 1);
+    wait_until("the nap", || upstream.handle.records().len() == 1);
+    assert_eq!(upstream.handle.records()[0].event_type.as_deref(), Some("nap"));
+    assert_eq!(reload(&host)["changed"], serde_json::json!([]));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
 /// Goal: what is queued for an integration that is removed stays, until it is configured again or told to go.
 #[test]
 fn a_removed_integration_keeps_its_queue_until_told_to_drop_it() {

@@ -89,7 +89,10 @@ async fn route(
             Ok(json(&service.drop_entries(selection(request).await?).await?))
         }
         "/v1/reload" if post => {
-            let refused = |reason| Refused(StatusCode::CONFLICT, "not_reloaded", reason);
+            let refused = |reason| {
+                let message = format!("the old configuration stays in force: {reason}");
+                Refused(StatusCode::CONFLICT, "not_reloaded", message)
+            };
             Ok(json(&service.reload().await.map_err(refused)?))
         }
         "/v1/status"
