@@ -142,7 +142,7 @@ fn an_interval_of_sync_answers_first_and_flushes_within_it() {
                 return false;
             };
             wanted.next();
-            seconds = vec![written.split(' ').nth(1).unwrap().parse::<f64>().unwrap()];
+            seconds = vec![written.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()];
             for wanted in wanted {
                 let next = lines.find(|line| {
                     assert!(
