@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 use super::protocol::{
     Dropped, IntegrationStatus, LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status,
@@ -78,6 +78,8 @@ pub struct Service {
     counters: Arc<Counters>,
     started_at: UnixMillis,
     reloads: mpsc::Sender<ReloadRequest>,
+    /// Held by who changes who settles the records of a lane: two at once would be two orders.
+    settlers: Mutex<()>,
 }
 
 impl Service {
@@ -91,7 +93,13 @@ impl Service {
         reloads: mpsc::Sender<ReloadRequest>,
     ) -> Service {
         let integrations = RwLock::new(Vec::new().into());
-        Service { spool, integrations, intake, counters, started_at, reloads }
+        let settlers = Mutex::new(());
+        Service { spool, integrations, intake, counters, started_at, reloads, settlers }
+    }
+
+    /// To be held while forwarders come and go, until [`Service::deliver`] has told of them: no queue is dropped meanwhile.
+    pub async fn settlers(&self) -> MutexGuard<'_, ()> {
+        self.settlers.lock().await
     }
 
     /// Tells of other integrations from now on.
@@ -243,6 +251,7 @@ impl Service {
     /// # Cancel safety
     /// What was removed until then is removed.
     pub async fn drop_queue(&self, name: &str) -> Result<Dropped, DropError> {
+        let _alone = self.settlers.lock().await;
         if self.integrations().iter().any(|known| known.name == name) {
             return Err(DropError::Configured);
         }

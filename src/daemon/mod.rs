@@ -189,6 +189,8 @@ impl Daemon {
         let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
         let wanted = loaded.map_err(|error| error.to_string())?;
         let wanted = wanted.map_err(|faults| faults.to_string())?;
+        let admin = self.admin.clone();
+        let _alone = admin.settlers().await;
         let applied = self.fleet.apply(&wanted.integrations, |fed| self.intake.feed(fed)).await;
         let mut done = applied.map_err(|error| format!("{error:#}"))?;
         self.admin.deliver(self.fleet.delivered());
