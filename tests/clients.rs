@@ -25,12 +25,13 @@ const TRACKS: usize = 30;
 /// A client library's driver.
 #[derive(Clone, Copy, Debug)]
 enum Driver {
-    Python(&'static str),
+    /// A script and its first arguments.
+    Python(&'static str, &'static [&'static str]),
     Node(&'static str),
 }
 
-const SEGMENT_PYTHON: Driver = Driver::Python("drive_segment.py");
-const RUDDER_PYTHON: Driver = Driver::Python("drive_rudder.py");
+const SEGMENT_PYTHON: Driver = Driver::Python("drive_segment_shaped.py", &["segment"]);
+const RUDDER_PYTHON: Driver = Driver::Python("drive_segment_shaped.py", &["rudderstack"]);
 const SEGMENT_NODE: Driver = Driver::Node("drive_segment.mjs");
 const RUDDER_NODE: Driver = Driver::Node("drive_rudder.mjs");
 
@@ -43,10 +44,10 @@ impl Driver {
             "the client libraries are not installed: run tests/clients/install (tests/run does)"
         );
         let mut command = match self {
-            Driver::Python(script) => {
+            Driver::Python(script, first) => {
                 let mut command = Command::new("python3");
                 command.arg(root.join("tests/clients").join(script));
-                command.env("PYTHONPATH", installed.join("python"));
+                command.args(first).env("PYTHONPATH", installed.join("python"));
                 command
             }
             Driver::Node(script) => {
@@ -113,7 +114,7 @@ fn a_journey_arrives(driver: Driver) {
     ends_well(driver.start(&[&url, KEY, &TRACKS.to_string()]));
     wait_until("the journey", || upstream.ids().len() == TRACKS + 1);
     all_arrived(&upstream, driver);
-    if let Driver::Python(_) = driver {
+    if let Driver::Python(..) = driver {
         let text = String::from_utf8(upstream.handle.records()[0].body.to_vec()).unwrap();
         assert!(text.contains(r#""identity_email":"jane@example.com""#), "{text}");
         assert!(text.contains(r#""nan":null"#) && text.contains(r#""price":79.0"#), "{text}");
@@ -210,7 +211,7 @@ fn a_client_of_ometria_needs_only_another_url() {
     let host = host(&upstream, "127.0.0.1:0", "");
     let daemon = host.start();
     let url = format!("http://{}", daemon.tcp_address());
-    ends_well(Driver::Python("drive_ometria.py").start(&[&url, KEY]));
+    ends_well(Driver::Python("drive_ometria.py", &[]).start(&[&url, KEY]));
     assert_eq!(Producer::connect(&host.ingest()).post("/v1/track", &event("e")).status, 200);
     wait_until("the deliveries", || upstream.ids().len() == 101);
     let records = upstream.handle.records();

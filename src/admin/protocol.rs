@@ -46,21 +46,16 @@ pub struct IntegrationStatus {
 }
 
 impl IntegrationStatus {
-    /// An integration of one lane, to which others may be added.
-    pub(super) fn new(name: String, endpoint: Option<String>, lane: LaneStatus) -> Self {
-        let (sum, report) = (lane.lane.clone(), lane.report.clone());
-        IntegrationStatus { name, endpoint, lane: sum, report, lanes: vec![lane] }
-    }
-
-    /// Brings the sums up to date with the lanes, which are told only where there are several.
-    pub(super) fn sum(&mut self) {
-        let stats = self.lanes.iter().map(|lane| &lane.lane);
-        self.lane = stats.fold(LaneStats::default(), LaneStats::plus);
-        let reports = self.lanes.iter().map(|lane| &lane.report);
-        self.report = reports.cloned().reduce(Report::beside).unwrap_or_default();
-        if self.lanes.len() == 1 {
-            self.lanes.clear();
+    /// An integration of these lanes.
+    pub(super) fn new(name: String, endpoint: Option<String>, mut lanes: Vec<LaneStatus>) -> Self {
+        let stats = lanes.iter().map(|lane| lane.lane);
+        let lane = stats.reduce(LaneStats::plus).unwrap_or_default();
+        let reports = lanes.iter().map(|lane| lane.report.clone());
+        let report = reports.reduce(Report::beside).unwrap_or_default();
+        if lanes.len() == 1 {
+            lanes.clear();
         }
+        IntegrationStatus { name, endpoint, lane, report, lanes }
     }
 }
 
@@ -202,6 +197,42 @@ pub struct Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::State;
+
+    #[test]
+    fn lanes_are_summed_and_the_worst_report_is_told() {
+        let lane = |id, oldest: Option<u64>, state, cause: &str| LaneStatus {
+            id: LaneId(id),
+            lane: LaneStats {
+                newest: 10,
+                cursor: 8,
+                queued_records: 3,
+                queued_bytes: 30,
+                oldest_at: oldest.map(UnixMillis),
+                delivered: 4,
+                quarantined: 1,
+                withheld: 1,
+                erased: 1,
+                held: 3,
+            },
+            report: Report { state, cause: cause.into(), pushes: 2, ..Report::default() },
+        };
+        let one = lane(1, Some(7), State::Idle, "");
+        let alone = IntegrationStatus::new("uk".into(), None, vec![one.clone()]);
+        assert_eq!((alone.lane, &alone.report, alone.lanes.len()), (one.lane, &one.report, 0));
+        let held = lane(2, Some(5), State::Held, "404");
+        let waits = lane(3, None, State::Idle, "waits");
+        let all = IntegrationStatus::new("uk".into(), None, vec![one, held, waits]);
+        let sum = &all.lane;
+        assert_eq!((sum.newest, sum.cursor, sum.queued_records, sum.held), (30, 22, 9, 9));
+        assert_eq!((sum.oldest_at, sum.queued_bytes), (Some(UnixMillis(5)), 90));
+        assert!(sum.is_conserved());
+        assert_eq!(
+            (all.report.state, &*all.report.cause, all.report.pushes),
+            (State::Held, "404", 6)
+        );
+        assert_eq!(all.lanes.len(), 3);
+    }
 
     #[test]
     fn a_selection_never_means_more_than_it_says() {

@@ -36,13 +36,13 @@ pub enum DropError {
     #[error("it is configured: remove it from the configuration and reload first")]
     Configured,
     /// It never had a queue.
-    #[error("no integration of this name has a queue; `pillarbox status` lists them")]
+    #[error("no integration of this name has a queue: `pillarbox status` lists those that have")]
     Unknown,
     /// The spool could not be read.
-    #[error(transparent)]
+    #[error("{0}; what was not removed until then is still queued: see `pillarbox status`")]
     Read(#[from] ReadError),
     /// The spool takes nothing.
-    #[error(transparent)]
+    #[error("{0}; what was not removed until then is still queued: see `pillarbox status`")]
     Settle(#[from] AppendError),
 }
 
@@ -128,7 +128,7 @@ impl Service {
     /// Never for a damaged lane: its report says so.
     pub async fn status(&self) -> Result<Status, ReadError> {
         let configured = self.integrations();
-        let mut integrations: Vec<IntegrationStatus> = Vec::new();
+        let mut lanes: Vec<(String, Vec<LaneStatus>)> = Vec::new();
         for (id, name, _) in self.spool.lanes() {
             let delivered = configured.iter().find(|known| known.name == name);
             let forwarder =
@@ -144,14 +144,17 @@ impl Service {
                 Err(error) => return Err(error),
             };
             let lane = LaneStatus { id, lane, report };
-            if let Some(known) = integrations.iter_mut().find(|known| known.name == name) {
-                known.lanes.push(lane);
-            } else {
-                let endpoint = delivered.map(|known| known.endpoint.clone());
-                integrations.push(IntegrationStatus::new(name, endpoint, lane));
+            match lanes.iter_mut().find(|(owner, _)| *owner == name) {
+                Some((_, of_owner)) => of_owner.push(lane),
+                None => lanes.push((name, vec![lane])),
             }
         }
-        integrations.iter_mut().for_each(IntegrationStatus::sum);
+        let integrations = lanes.into_iter().map(|(name, lanes)| {
+            let delivered = configured.iter().find(|known| known.name == name);
+            let endpoint = delivered.map(|known| known.endpoint.clone());
+            IntegrationStatus::new(name, endpoint, lanes)
+        });
+        let integrations = integrations.collect();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

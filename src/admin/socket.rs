@@ -113,11 +113,7 @@ async fn route(
                     DropError::Configured => StatusCode::CONFLICT,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                Refused(
-                    status,
-                    "not_dropped",
-                    format!("the queue of {name:?} is as it was: {error}"),
-                )
+                Refused(status, "not_dropped", format!("drop the queue of {name:?}: {error}"))
             };
             Ok(json(&service.drop_queue(name).await.map_err(refused)?))
         }

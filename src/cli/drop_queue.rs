@@ -1,22 +1,16 @@
 //! `pillarbox drop-queue`: what is queued for an integration that is no longer configured is removed for good.
 
-use std::path::PathBuf;
-
 use anyhow::anyhow;
 use clap::Args;
 
-use super::client::Client;
 use super::show::{self, number, printable};
-use super::{Configured, Failure};
+use super::{Admin, Failure};
 use crate::admin::protocol::{Dropped, Status};
 
 #[derive(Debug, Args)]
 pub(super) struct DropQueue {
     #[command(flatten)]
-    configured: Configured,
-    /// The daemon's admin socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
-    socket: Option<PathBuf>,
+    admin: Admin,
     /// The integration, which the configuration no longer has
     name: String,
     /// Really remove it: the records are gone for good
@@ -26,8 +20,7 @@ pub(super) struct DropQueue {
 
 pub(super) async fn run(drop_queue: &DropQueue) -> Result<(), Failure> {
     let name = &drop_queue.name;
-    let admin = drop_queue.configured.admin_socket(drop_queue.socket.as_deref())?;
-    let mut client = Client::connect(&admin).await?;
+    let mut client = drop_queue.admin.connect().await?;
     let status: Status = client.get("/v1/status").await?;
     let Some(known) = status.integrations.iter().find(|known| known.name == *name) else {
         let known: Vec<&str> =

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use self::client::Client;
 use crate::config::{self, Fault, Faults, Source};
 
 /// Durable store-and-forward of retail events: takes them over a Unix socket, answers once they are on stable
@@ -127,6 +128,22 @@ impl Configured {
             return Err(Faults(vec![Fault { place, message: error.to_string() }]).into());
         }
         Ok(config::sockets(&self.source()))
+    }
+}
+
+/// The daemon's admin socket, for the commands that use nothing else.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Admin {
+    #[command(flatten)]
+    configured: Configured,
+    /// The daemon's admin socket [default: that of the configuration]
+    #[arg(long, global = true, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
+    socket: Option<PathBuf>,
+}
+
+impl Admin {
+    async fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.configured.admin_socket(self.socket.as_deref())?).await
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::client::Client;
 use super::show::{self, BOLD, DIM, age, cell, number, pretty, printable, short_age};
-use super::{Configured, Failure};
+use super::{Admin, Failure};
 use crate::admin::protocol::{QuarantineEntry, Released, Selection};
 use crate::clock::{self, UnixMillis};
 use crate::spool::{Origin, QuarantineId};
@@ -19,10 +19,7 @@ use crate::spool::{Origin, QuarantineId};
 #[derive(Debug, Args)]
 pub(super) struct Quarantine {
     #[command(flatten)]
-    configured: Configured,
-    /// The daemon's admin socket [default: that of the configuration]
-    #[arg(long, global = true, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
-    socket: Option<PathBuf>,
+    admin: Admin,
     #[command(subcommand)]
     action: Action,
 }
@@ -92,19 +89,13 @@ const REASON_WIDTH: usize = 14;
 const ID_WIDTH: usize = 16;
 
 pub(super) async fn run(quarantine: &Quarantine) -> Result<(), Failure> {
-    let admin = quarantine.configured.admin_socket(quarantine.socket.as_deref())?;
+    let admin = &quarantine.admin;
     match &quarantine.action {
-        Action::List { json, limit } => {
-            list(&mut Client::connect(&admin).await?, *json, *limit).await
-        }
-        Action::Show { id, json } => {
-            show_entry(&mut Client::connect(&admin).await?, *id, *json).await
-        }
-        Action::Export { output } => {
-            export(&mut Client::connect(&admin).await?, output.as_deref()).await
-        }
+        Action::List { json, limit } => list(&mut admin.connect().await?, *json, *limit).await,
+        Action::Show { id, json } => show_entry(&mut admin.connect().await?, *id, *json).await,
+        Action::Export { output } => export(&mut admin.connect().await?, output.as_deref()).await,
         Action::Retry(which) => {
-            let mut client = Client::connect(&admin).await?;
+            let mut client = admin.connect().await?;
             let released = client.post("/v1/quarantine/retry", &which.selection()).await?;
             said(&released, "queued again")
         }
@@ -112,7 +103,7 @@ pub(super) async fn run(quarantine: &Quarantine) -> Result<(), Failure> {
             if which.all && !yes {
                 confirm()?;
             }
-            let mut client = Client::connect(&admin).await?;
+            let mut client = admin.connect().await?;
             let released = client.post("/v1/quarantine/drop", &which.selection()).await?;
             said(&released, "removed for good")
         }

@@ -1,29 +1,22 @@
 //! `pillarbox reload`: the running daemon reads its configuration again.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
-use super::client::Client;
 use super::show::{self, GOOD, WARN, printable};
-use super::{Configured, Failure};
+use super::{Admin, Failure};
 use crate::admin::protocol::Reloaded;
 
 #[derive(Debug, Args)]
 pub(super) struct Reload {
     #[command(flatten)]
-    configured: Configured,
-    /// The daemon's admin socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
-    socket: Option<PathBuf>,
+    admin: Admin,
     /// For machines
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(reload: &Reload) -> Result<(), Failure> {
-    let admin = reload.configured.admin_socket(reload.socket.as_deref())?;
-    let mut client = Client::connect(&admin).await?;
+    let mut client = reload.admin.connect().await?;
     let done: Reloaded = client.post("/v1/reload", &()).await?;
     if reload.json {
         show::line(&serde_json::to_string(&done).map_err(anyhow::Error::from)?);

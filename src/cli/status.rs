@@ -1,15 +1,13 @@
 //! `pillarbox status`: queue, state and cause of each integration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anstyle::Style;
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
 
-use super::client::Client;
 use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, age, number, printable};
-use super::{Configured, Failure};
+use super::{Admin, Failure};
 use crate::admin::protocol::{self, IntegrationStatus};
 use crate::clock::UnixMillis;
 use crate::forward::State;
@@ -18,18 +16,14 @@ use crate::mapping::table::EVENT_TYPE_CHARS_MAX;
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
-    configured: Configured,
-    /// The daemon's admin socket [default: that of the configuration]
-    #[arg(long, value_name = "PATH", env = "PILLARBOX_ADMIN_SOCKET")]
-    socket: Option<PathBuf>,
+    admin: Admin,
     /// For machines
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(status: &Status) -> Result<(), Failure> {
-    let admin = status.configured.admin_socket(status.socket.as_deref())?;
-    let mut client = Client::connect(&admin).await?;
+    let mut client = status.admin.connect().await?;
     let read: protocol::Status = client.get("/v1/status").await?;
     if status.json {
         show::line(&serde_json::to_string(&read).map_err(anyhow::Error::from)?);

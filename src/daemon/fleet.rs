@@ -91,7 +91,7 @@ impl Fleet {
             let ready = ready.iter().find(|ready| ready.configured.name == configured.name);
             let running = || self.running.get(&configured.name).map(|running| &running.lanes);
             let lanes = ready.map(|ready| &ready.lanes).or_else(running);
-            self.fed(configured, lanes.cloned().unwrap_or_default())
+            self.fed(configured, lanes.expect("what does not run is ready to").clone())
         });
         feed(lanes_of.collect());
         let begun_anew = ready.iter().map(|ready| &ready.configured.name);
@@ -155,7 +155,7 @@ impl Fleet {
         let name = configured.name.clone();
         // The first lane that it ever had: ids stay known across layouts.
         let scope = self.lanes(&name).into_iter().map(|(lane, _)| lane.0).min();
-        let scope = scope.unwrap_or_default();
+        let scope = scope.expect("its lanes are registered");
         ingest::Integration { name, lanes, scope, rules: configured.rules() }
     }
 

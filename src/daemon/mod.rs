@@ -258,9 +258,11 @@ impl Daemon {
 
 /// Binds a TCP address, and says which: port 0 takes a free one.
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen on {address} (ingest.listen)"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "listen on {address}: choose another address in ingest.listen, or stop what uses it"
+        )
+    })?;
     let address = listener.local_addr().context("read a socket's address")?;
     tracing::info!(%address, "listening on TCP");
     if !address.ip().is_loopback() {

@@ -49,7 +49,7 @@ impl Encoding {
             return Err(too_large(bytes_max));
         }
         read.map_err(|error| {
-            Refusal::new("invalid_json", format!("the body is no whole gzip: {error}"))
+            Refusal::new("invalid_json", format!("the body is no whole gzip ({error}): send it again, or without Content-Encoding"))
         })?;
         Ok(Cow::Owned(inflated))
     }

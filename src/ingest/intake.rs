@@ -169,7 +169,9 @@ impl Intake {
         let asked: Vec<&Integration> = integrations.iter().filter(asked).collect();
         if asked.is_empty() {
             let name = integration.unwrap_or_default();
-            let message = format!("no integration {name:?} is configured");
+            let message = format!(
+                "no integration {name:?} is configured: name one that is, or none to reach all"
+            );
             return Err(Refusal::new("not_found", message));
         }
         let record_type: Arc<str> = push.record_type.into();

@@ -140,8 +140,9 @@ impl Service {
             return Err(refusal);
         }
         let plain = |refusal: Refusal| (refusal, None);
-        let query = request.uri().query().unwrap_or_default();
-        let integration = query.split('&').find_map(|pair| pair.strip_prefix("integration="));
+        let asked = if route == Route::Push { request.uri().query() } else { None };
+        let mut pairs = asked.unwrap_or_default().split('&');
+        let integration = pairs.find_map(|pair| pair.strip_prefix("integration="));
         let integration = integration.map(str::to_owned);
         let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
         let encoding = Encoding::of(encoding).map_err(plain)?;

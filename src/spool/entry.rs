@@ -177,7 +177,7 @@ pub struct Delivery {
 }
 
 /// The state of a lane as the last flush left it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneStats {
     /// The newest seq; 0 when the lane never held one.
     pub newest: u64,
@@ -205,11 +205,11 @@ impl LaneStats {
     /// The sums of two lanes, and the older of their oldest records. The cursor is that of all records together: one more
     /// than have ended.
     #[must_use]
-    pub fn plus(self, other: &LaneStats) -> LaneStats {
+    pub fn plus(self, other: LaneStats) -> LaneStats {
         let older = |a: Option<UnixMillis>, b: Option<UnixMillis>| a.into_iter().chain(b).min();
         LaneStats {
             newest: self.newest + other.newest,
-            cursor: self.cursor.max(1) + other.cursor.max(1) - 1,
+            cursor: 1 + self.ended() + other.ended(),
             queued_records: self.queued_records + other.queued_records,
             queued_bytes: self.queued_bytes + other.queued_bytes,
             oldest_at: older(self.oldest_at, other.oldest_at),
@@ -225,7 +225,10 @@ impl LaneStats {
     /// withheld + erased + what the log holds.
     #[must_use]
     pub fn is_conserved(&self) -> bool {
-        let ended = self.delivered + self.quarantined + self.withheld + self.erased;
-        self.newest == ended + self.held
+        self.newest == self.ended() + self.held
+    }
+
+    fn ended(&self) -> u64 {
+        self.delivered + self.quarantined + self.withheld + self.erased
     }
 }

@@ -55,6 +55,37 @@ async fn settled_records_are_removed_beyond_what_is_kept() {
     spool.close().await;
 }
 
+/// Goal: what is kept of an integration is shared by its lanes.
+/// Method: 24 MB in each of four lanes are settled. Together they keep 1200 records of 10 kB, not 1200 each.
+#[tokio::test]
+async fn lanes_share_what_is_kept_of_their_integration() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { keep_delivered: 1200, ..options(directory.path()) };
+    let spool = reopen(&options);
+    let mut lanes = Vec::new();
+    for number in 0..4 {
+        lanes.push(spool.lane("uk", number).await.unwrap());
+    }
+    for push in 0..24 {
+        for lane in &lanes {
+            let items = vec![record(*lane, "t", &[b'x'; 10_000]); 100];
+            spool.append(Append { items, ..Append::default() }).await.unwrap();
+            spool.settle(settlement(*lane, push * 100 + 1, 100, 1_000_000)).await.unwrap();
+        }
+    }
+    // 1200 records of 10 kB, a segment that is cut in two, and the one under way.
+    let mut patience = 0;
+    while segments(&options).len() > 3 {
+        patience += 1;
+        assert!(patience < 1000, "still there: {:?}", segments(&options));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for lane in lanes {
+        assert_eq!(spool.peek(lane, Seq(2101), 1, 1000).await.unwrap()[0].seq, Seq(2101));
+    }
+    spool.close().await;
+}
+
 /// Goal: a store that has shrunk gives its space back, and keeps what lives in it.
 /// Method: 60 MB of quarantine come and go; after the next open the store is in another generation, with the rest.
 #[tokio::test]

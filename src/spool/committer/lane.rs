@@ -21,13 +21,16 @@ pub(super) struct Lane {
     pub(super) added: Vec<(Arc<str>, Bytes)>,
     pub(super) added_bytes: u64,
     pub(super) settled: bool,
+    /// It differs from what was published of it.
+    pub(super) news: bool,
     pub(super) deliveries: Vec<Delivery>,
 }
 
 impl Lane {
     /// A lane as it is on disk.
     pub(super) fn new(disk: LaneOnDisk) -> Lane {
-        Lane { disk, added: Vec::new(), added_bytes: 0, settled: false, deliveries: Vec::new() }
+        let (added, deliveries) = (Vec::new(), Vec::new());
+        Lane { disk, added, added_bytes: 0, settled: false, news: false, deliveries }
     }
 
     /// Packs the added records into chunks.
@@ -38,6 +41,7 @@ impl Lane {
         chunks: &mut Vec<Placed>,
     ) {
         let added = mem::take(&mut self.added);
+        self.news = true;
         let mut rest = added.iter().peekable();
         while rest.peek().is_some() {
             let mut chunk = Chunk::new(committed_at, self.disk.bytes);
@@ -65,6 +69,6 @@ impl Lane {
         }
         let key = self.disk.lane.0.to_be_bytes();
         frame.put(Tree::Cursors, &key, &seal(&key, &self.disk.tallies));
-        self.settled = false;
+        (self.settled, self.news) = (false, true);
     }
 }

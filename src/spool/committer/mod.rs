@@ -302,8 +302,10 @@ impl Committer {
                 self.shared.add_lane(id, LaneView::new(&lane.disk));
             }
         }
-        for lane in self.lanes.values() {
-            self.shared.publish_lane(&lane.disk);
+        for lane in self.lanes.values_mut() {
+            if mem::take(&mut lane.news) {
+                self.shared.publish_lane(&lane.disk);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! When the next segment is prepared and a checkpoint made, and what a checkpoint says.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::time::Duration;
 
@@ -27,10 +28,18 @@ impl Committer {
                 && clock::now() >= self.checkpoint_at.after(CHECKPOINT_AFTER));
         let mut remove = Vec::new();
         if settled || due {
-            let keep = self.shared.options.keep_delivered;
+            let mut lanes_of: BTreeMap<&str, u64> = BTreeMap::new();
+            for lane in self.lanes.values() {
+                *lanes_of.entry(&lane.disk.integration).or_default() += 1;
+            }
             remove = self.shared.log.settled(active, |lane| {
-                let lane = self.lanes.get(&lane);
-                Seq(lane.map_or(0, |lane| lane.disk.tallies.cursor().0.saturating_sub(keep)))
+                let Some(lane) = self.lanes.get(&lane).map(|lane| &lane.disk) else {
+                    return Seq(0);
+                };
+                // What is kept of an integration is shared by its lanes.
+                let lanes = lanes_of.get(lane.integration.as_str()).copied().unwrap_or(1);
+                let keep = self.shared.options.keep_delivered.div_ceil(lanes);
+                Seq(lane.tallies.cursor().0.saturating_sub(keep))
             });
         }
         let due = due || !remove.is_empty();

@@ -1,16 +1,16 @@
-"""segment-analytics-python: URL KEY COUNT [SOCKET]"""
+"""segment-analytics-python or rudder-sdk-python, which are called alike: PACKAGE URL KEY COUNT [SOCKET]"""
 import sys
+from importlib import import_module
 
-from segment.analytics import request
-from segment.analytics.client import Client
-
-url, key, count, *socket = sys.argv[1:]
+package, url, key, count, *socket = sys.argv[1:]
+request = import_module(package + ".analytics.request")
+client = import_module(package + ".analytics.client")
 if socket:
     import requests_unixsocket
 
     request._session.mount("http+unix://", requests_unixsocket.UnixAdapter())
 errors = []
-client = Client(key, host=url, gzip=True, upload_size=10, on_error=lambda error, items: errors.append(error))
+client = client.Client(key, host=url, gzip=True, upload_size=10, on_error=lambda error, items: errors.append(error))
 client.identify("u1", {"email": "jane@example.com"})
 for n in range(int(count)):
     client.track("u1", "Product Viewed", {"n": n, "price": 79.0, "nan": float("nan"), "at": "x" * 1000})
