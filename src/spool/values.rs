@@ -180,6 +180,29 @@ mod tests {
         (directory, values)
     }
 
+    /// Into how many pieces a value of the key `key` goes: what counts is the part, with its head and key.
+    fn pieces(value_bytes: usize) -> usize {
+        let part_bytes = PART_HEAD_BYTES + b"key".len() + value_bytes;
+        if part_bytes > INLINE_BYTES_MAX { part_bytes.div_ceil(INLINE_BYTES_MAX) } else { 0 }
+    }
+
+    #[test]
+    fn the_part_and_not_the_value_decides_where_it_lies() {
+        let (_directory, values) = values();
+        let around = PART_HEAD_BYTES + b"key".len();
+        for (value_bytes, expected) in [
+            (INLINE_BYTES_MAX - around, 0),
+            (INLINE_BYTES_MAX - around + 1, 2),
+            (INLINE_BYTES_MAX, 2),
+            (2 * INLINE_BYTES_MAX - around, 2),
+            (2 * INLINE_BYTES_MAX - around + 1, 3),
+        ] {
+            values.insert(b"key", &vec![7; value_bytes]).unwrap();
+            assert_eq!(values.get(b"key").unwrap().unwrap(), vec![7; value_bytes]);
+            assert_eq!((values.parts.len(), pieces(value_bytes)), (expected, expected));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
@@ -199,9 +222,7 @@ mod tests {
                 }
                 let read = values.get(b"key").unwrap();
                 prop_assert!(read.as_deref() == last.as_deref(), "another value after step {}", step);
-                let parts = last.as_ref().filter(|value| value.len() > INLINE_BYTES_MAX);
-                let expected = parts.map_or(0, |value| value.len().div_ceil(INLINE_BYTES_MAX));
-                prop_assert_eq!(values.parts.len(), expected);
+                prop_assert_eq!(values.parts.len(), last.as_ref().map_or(0, |value| pieces(value.len())));
             }
         }
     }
