@@ -69,6 +69,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         retry: RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(300) },
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
+        way: forward::Way::default(),
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, mut idle) = watch::channel(Report::default());

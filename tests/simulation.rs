@@ -256,6 +256,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
         retry: RetryPolicy { initial: Duration::from_millis(500), max: Duration::from_secs(300) },
         storm_limit: 1000,
         pace: SharedPace::new([0.0, 0.0, 4.0][rng.usize(..3)]),
+        way: forward::Way::default(),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::{Admin, Config, Ingest, Integration, LogFormat};
 use crate::daemon::Daemon;
-use crate::forward::{RetryPolicy, Settings, SharedPace};
+use crate::forward::{RetryPolicy, Settings, SharedPace, Way};
 use crate::ingest::{Limits, WriteKeys};
 use crate::mapping::Preset;
 use crate::simulator::{Handle, Options as SimulatorOptions, PushSeen, Simulator};
@@ -245,6 +245,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         retry: RetryPolicy { initial: Duration::from_millis(100), max: Duration::from_secs(1) },
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
+        way: Way::default(),
     };
     Ok(Config {
         state_dir: folder.to_owned(),

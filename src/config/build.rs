@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use super::document::{Document, Override};
 use super::faults::{Collector, Faults, Place};
 use super::section::Section;
-use super::{Admin, Config, Ingest, Integration, LogFormat};
+use super::{Admin, Config, Ingest, Integration, LogFormat, Source};
 use crate::forward::push::is_loopback;
 use crate::forward::{RetryPolicy, Settings, SharedPace};
 use crate::ingest::{Limits, WriteKeys};
@@ -33,7 +33,7 @@ const NAME_BYTES_MAX: usize = 64;
 pub(super) fn build(
     text: &str,
     overrides: &[Override],
-    credentials: Option<&Path>,
+    source: &Source,
     mut faults: Collector<'_>,
 ) -> Result<Config, Faults> {
     let Some(document) = Document::read(text, overrides, &mut faults) else {
@@ -57,7 +57,7 @@ pub(super) fn build(
     let mut integrations = Vec::new();
     for section in &document.integrations {
         let name = name(section, &mut names, &mut faults);
-        integrations.extend(integration(section, name, credentials, &mut faults));
+        integrations.extend(integration(section, name, source, &mut faults));
     }
     if document.integrations.is_empty() {
         let example =
@@ -189,7 +189,7 @@ fn name(
 fn integration(
     section: &Section,
     name: Option<String>,
-    credentials: Option<&Path>,
+    source: &Source,
     faults: &mut Collector<'_>,
 ) -> Option<Integration> {
     let preset = if section.choice("preset", faults) == "default" {
@@ -199,8 +199,9 @@ fn integration(
     };
     let events = section.events.clone();
     let consent = section.names("consent", faults);
-    let api_key = api_key(section, credentials, faults);
+    let api_key = api_key(section, source.credentials.as_deref(), faults);
     let endpoint = endpoint(section, faults);
+    let way = super::way::way(section, endpoint.as_ref(), &source.environment, faults);
     let retry = retry(section, faults);
     let batch_records_max = whole(section.count("batch", faults));
     let linger = section.duration("linger", faults).unwrap_or_default();
@@ -219,6 +220,7 @@ fn integration(
         retry,
         storm_limit,
         pace,
+        way,
     };
     Some(Integration { name, preset, events, consent, lanes, forward })
 }
@@ -356,7 +358,8 @@ fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {
     None
 }
 
-fn path(section: &Section, name: &str, faults: &mut Collector<'_>) -> PathBuf {
+/// An absolute path, without control characters.
+pub(super) fn path(section: &Section, name: &str, faults: &mut Collector<'_>) -> PathBuf {
     let text = section.text(name, faults);
     if text.contains(char::is_control) {
         faults.add(&section.place_of(name), format!("`{name}` must hold no control characters"));

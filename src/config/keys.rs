@@ -67,7 +67,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 36] = [
+pub const KEYS: [Key; 38] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -251,6 +251,20 @@ pub const KEYS: [Key; 36] = [
         "0",
         Kind::Rate,
         "0: no fixed limit, the pace follows 429 answers.",
+    ),
+    key(
+        "integration",
+        "proxy",
+        "",
+        Kind::Text,
+        "`http://[USER:PASSWORD@]HOST:PORT`; empty: that of `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`; `direct`: none.",
+    ),
+    key(
+        "integration",
+        "ca_file",
+        "",
+        Kind::Path,
+        "PEM file of authorities to trust beside the host's.",
     ),
     key("integration", "retry", "", Kind::Text, "Inline table of `initial` and `max`."),
     key("", "integration", "", Kind::Text, "One table for each Ometria account."),

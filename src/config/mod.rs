@@ -14,6 +14,7 @@ mod faults;
 pub mod keys;
 mod section;
 pub mod units;
+mod way;
 
 #[cfg(test)]
 mod events_tests;
@@ -33,6 +34,7 @@ pub use self::faults::{Fault, Faults, Place};
 
 use self::document::Override;
 use self::faults::Collector;
+use crate::forward::way::Proxy;
 
 /// The configuration file unless another is named.
 pub const FILE: &str = "/etc/pillarbox/pillarbox.toml";
@@ -46,7 +48,7 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// `KEY=VALUE` of each `--set`.
     pub set: Vec<String>,
-    /// The environment.
+    /// The environment, as far as it overrides keys or names a proxy.
     pub environment: Vec<(String, String)>,
     /// `$CREDENTIALS_DIRECTORY`, where systemd puts credentials.
     pub credentials: Option<PathBuf>,
@@ -151,7 +153,9 @@ impl Source {
         Source {
             path,
             set,
-            environment: variables.filter(|(name, _)| overridden(name).is_some()).collect(),
+            environment: variables
+                .filter(|(name, _)| overridden(name).is_some() || Proxy::heeds(name))
+                .collect(),
             credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
     }
@@ -191,7 +195,7 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
 fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
     let mut faults = Collector::new(file, text);
     let overrides = overrides(source, &mut faults);
-    build::build(text, &overrides, source.credentials.as_deref(), faults)
+    build::build(text, &overrides, source, faults)
 }
 
 /// The sockets of a configuration, for commands that only need to reach the daemon: works without the right to read the
@@ -310,7 +314,7 @@ impl Config {
             let _ = write!(
                 text,
                 "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
-                 timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\n",
+                 timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\nproxy = \"{}\"\n",
                 forward.endpoint,
                 listed(consent.iter().map(|category| quoted(category))),
                 forward.batch_records_max,
@@ -320,7 +324,11 @@ impl Config {
                 show_duration(forward.retry.max),
                 forward.storm_limit,
                 forward.pace.pushes_per_second_max(),
+                forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
             );
+            if let Some(authorities) = &forward.way.authorities {
+                let _ = writeln!(text, "ca_file = {}", quoted(&authorities.path.to_string_lossy()));
+            }
             events::write(&mut text, events);
         }
         text

@@ -22,6 +22,9 @@ pub enum PushError {
     /// No trust, or no TLS at all.
     #[error("TLS failed: {0}")]
     Tls(String),
+    /// A proxy did not lead to the endpoint.
+    #[error("the proxy {0}")]
+    Proxy(String),
     /// Closed or reset before the answer had begun.
     #[error("the connection was closed before the answer: {0}")]
     Closed(String),
@@ -36,21 +39,84 @@ pub enum PushError {
 #[cfg(test)]
 impl PushError {
     /// One of each.
-    pub(super) const EXAMPLES: [PushError; 7] = [
+    pub(super) const EXAMPLES: [PushError; 8] = [
         PushError::Timeout(Duration::from_secs(30)),
         PushError::Dns(String::new()),
         PushError::Connect(String::new()),
         PushError::Tls(String::new()),
+        PushError::Proxy(String::new()),
         PushError::Closed(String::new()),
         PushError::NotHttp(String::new()),
         PushError::Other(String::new()),
     ];
 }
 
+/// A proxy that did not lead to the endpoint, in words that say what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{proxy} {why}")]
+pub(super) struct ProxyFailed {
+    /// As it is shown.
+    pub(super) proxy: String,
+    /// What became of the attempt.
+    pub(super) why: NoTunnel,
+}
+
+/// Why there is no tunnel: the end of a sentence that begins with the proxy.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoTunnel {
+    /// Its name does not resolve.
+    #[error("has a name that does not resolve: {0}; check `proxy` or HTTPS_PROXY")]
+    Dns(String),
+    /// Refused or unreachable.
+    #[error("cannot be reached: {0}; check that it runs, and `proxy` or HTTPS_PROXY")]
+    Connect(String),
+    /// Closed or broken before the answer was complete.
+    #[error(
+        "broke the connection off before it had connected to the endpoint: {0}; its log may say why"
+    )]
+    Closed(String),
+    /// The answer was no HTTP, or too long.
+    #[error("does not answer as an HTTP proxy does; check `proxy` or HTTPS_PROXY")]
+    Garbled,
+    /// It answered with this status.
+    #[error("{}", refused(*.0))]
+    Refused(u16),
+    /// It did not answer in time.
+    #[error("made no connection to the endpoint within {0:?}; its log may say why")]
+    Silent(Duration),
+}
+
+impl NoTunnel {
+    /// Why there is no connection to the proxy itself.
+    pub(super) fn unconnected(error: &(dyn Error + 'static)) -> NoTunnel {
+        match classify(error, true) {
+            PushError::Dns(why) => NoTunnel::Dns(why),
+            PushError::Connect(why) => NoTunnel::Connect(why),
+            other => NoTunnel::Connect(other.to_string()),
+        }
+    }
+}
+
+fn refused(status: u16) -> String {
+    match status {
+        401 | 407 => format!(
+            "lets nobody pass without user and password, or not with these ({status}): check the user and password in `proxy` \
+             or HTTPS_PROXY"
+        ),
+        403 | 405 => format!(
+            "may not connect to the endpoint ({status}): its rules must allow its host and port"
+        ),
+        _ => format!("cannot connect to the endpoint ({status}); its log may say why"),
+    }
+}
+
 /// Sorts a failure by what its chain of sources holds. `connecting`: there was no connection yet.
 pub(super) fn classify(error: &(dyn Error + 'static), connecting: bool) -> PushError {
     if let Some(tls) = chain(error).find_map(|error| error.downcast_ref::<rustls::Error>()) {
         return PushError::Tls(untrusted(tls));
+    }
+    if let Some(proxy) = chain(error).find_map(|error| error.downcast_ref::<ProxyFailed>()) {
+        return PushError::Proxy(proxy.to_string());
     }
     let why = chain(error).last().map_or_else(String::new, ToString::to_string);
     // hyper-util keeps its connector's errors private: this is their text.
@@ -104,7 +170,7 @@ fn untrusted(error: &rustls::Error) -> String {
     let cure = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "a proxy may stand in between; SSL_CERT_FILE can name further roots"
+                "where a proxy inspects TLS, or the endpoint has a CA of its own, name the CA's certificate in `ca_file`"
             }
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
@@ -134,7 +200,7 @@ mod tests {
     #[test]
     fn tls_is_found_however_deep_it_is_wrapped() {
         for (certificate, words) in [
-            (CertificateError::UnknownIssuer, "SSL_CERT_FILE"),
+            (CertificateError::UnknownIssuer, "`ca_file`"),
             (CertificateError::Expired, "clock"),
             (CertificateError::NotValidForName, "`endpoint`"),
             (CertificateError::Revoked, "renew"),

@@ -114,6 +114,7 @@ impl Lane {
             retry: RetryPolicy { initial: Duration::from_secs(1), max: Duration::from_secs(300) },
             storm_limit: 1000,
             pace: SharedPace::new(0.0),
+            way: Way::default(),
         };
         let (upstream, began) = (Scripted::default(), Instant::now());
         Lane { spool, id, settings, upstream, appended: 0, began, _directory: directory }

@@ -8,7 +8,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `batch` (PURE) | cuts the next push, makes its body |
-//! | `push`, `failure` | one HTTP attempt; why it had no answer |
+//! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
+//! | `way` (PURE) | the proxy, and the authorities that are trusted |
 //! | `verdict` (PURE) | what an attempt means |
 //! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
 //! | `pace` (PURE), `shared_pace` | the least time between two pushes, of all lanes of an integration |
@@ -29,9 +30,11 @@ pub mod plan;
 pub mod push;
 pub mod report;
 pub mod retry;
+mod route;
 pub mod settlement;
 mod shared_pace;
 pub mod verdict;
+pub mod way;
 
 use std::time::Duration;
 
@@ -44,6 +47,7 @@ pub use self::push::{Answer, HttpUpstream, Upstream};
 pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;
 pub use self::shared_pace::SharedPace;
+pub use self::way::Way;
 
 use self::batch::{BYTES_MAX, Cut};
 use self::plan::{Action, Plan};
@@ -74,6 +78,8 @@ pub struct Settings {
     pub storm_limit: u64,
     /// The pace that all lanes of the integration keep together.
     pub pace: SharedPace,
+    /// How the endpoint is reached and trusted.
+    pub way: Way,
 }
 
 /// Whether a running forwarder need not change. Compares the keys, and shows neither.
@@ -90,6 +96,7 @@ impl PartialEq for Settings {
             retry,
             storm_limit,
             pace,
+            way,
         } = self;
         *integration == other.integration
             && *endpoint == other.endpoint
@@ -99,6 +106,7 @@ impl PartialEq for Settings {
             && *timeout == other.timeout
             && *retry == other.retry
             && *storm_limit == other.storm_limit
+            && *way == other.way
             && pace.pushes_per_second_max().total_cmp(&other.pace.pushes_per_second_max()).is_eq()
     }
 }

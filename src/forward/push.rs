@@ -1,25 +1,23 @@
 //! One HTTP attempt: a body in, an [`Answer`] or a [`PushError`] out. Never retries, never sleeps, follows no redirect.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Uri};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::RootCertStore;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
 use super::failure::{PushError, classify};
+use super::route::{Route, connector};
 use crate::spool::DETAIL_BYTES_MAX;
 
 /// Where pushes go. The seam at which the simulation puts a scripted upstream.
@@ -59,15 +57,13 @@ impl Answer {
 /// A client of Ometria's push endpoint.
 #[derive(Clone, Debug)]
 pub struct HttpUpstream {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Route>, Full<Bytes>>,
     endpoint: Uri,
     headers: HeaderMap,
     api_key: SecretString,
     timeout: Duration,
 }
 
-/// For a TCP connection to be made, unless the whole attempt has less.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An idle connection is not used again after this: servers close theirs without a word.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// As much of an answer is read.
@@ -82,8 +78,8 @@ impl HttpUpstream {
     /// A client for `settings`. `roots` replaces the host's certificates.
     ///
     /// # Errors
-    /// When the endpoint is neither https nor http on a loopback address, the key is no header value, or the host has no
-    /// root certificates.
+    /// When the endpoint is neither https nor http on a loopback address, the key is no header value, or there are no root
+    /// certificates.
     pub fn new(settings: &Settings, roots: Option<RootCertStore>) -> anyhow::Result<HttpUpstream> {
         let secure = settings.endpoint.scheme_str() == Some("https");
         anyhow::ensure!(
@@ -94,26 +90,7 @@ impl HttpUpstream {
             secure || is_loopback(&settings.endpoint),
             "the endpoint must be https: the key would travel in the clear"
         );
-        let builder =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .context("set up TLS")?;
-        let tls = match roots {
-            Some(roots) => builder.with_root_certificates(roots),
-            None if secure => builder
-                .with_native_roots()
-                .context("read the host's root certificates (package ca-certificates)")?,
-            None => builder.with_root_certificates(RootCertStore::empty()),
-        }
-        .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT.min(settings.timeout)));
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls);
-        let connector = if secure { https.https_only() } else { https.https_or_http() }
-            .enable_http1()
-            .wrap_connector(tcp);
+        let connector = connector(settings, roots, secure)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

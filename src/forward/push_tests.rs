@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::forward::{RetryPolicy, SharedPace};
+use crate::forward::{RetryPolicy, SharedPace, Way};
 
 const KEY: &str = "key-that-must-not-be-seen";
 const BODY: &str = r#"[{"id":"a"}]"#;
@@ -26,6 +26,7 @@ fn settings(endpoint: &str, timeout: Duration) -> Settings {
         retry: RetryPolicy { initial: Duration::ZERO, max: Duration::ZERO },
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
+        way: Way::default(),
     }
 }
 
@@ -298,7 +299,7 @@ async fn tls_is_always_verified() {
     others.add(certificates("another").0).unwrap();
     let plain = format!("https://localhost:{}/", plain_server().await);
     for (endpoint, roots, words) in [
-        (format!("https://localhost:{port}/"), others, "SSL_CERT_FILE"),
+        (format!("https://localhost:{port}/"), others, "`ca_file`"),
         (format!("https://127.0.0.1:{port}/"), trusted.clone(), "check the name in `endpoint`"),
         (plain, trusted.clone(), "does not speak TLS"),
     ] {
