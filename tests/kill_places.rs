@@ -13,8 +13,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt as _;
 
-use support::Producer;
 use support::victim::{Victim, check_repeats, scene};
+use support::{Host, Producer, Upstream};
 
 /// A kill while the very first spool is made leaves one that opens and takes events.
 #[test]
@@ -89,6 +89,57 @@ fn kills_between_two_segments_of_the_log_lose_nothing() {
     assert!(first.len() == sent || first.len() == sent + 10, "{} of {sent}", first.len());
     let expected: Vec<String> = (0..first.len()).map(|n| format!("e-{n}")).collect();
     assert_eq!(first, expected.iter().collect::<Vec<_>>());
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+/// Kills while pushes of Ometria's own shape are stored: what was answered is there once, what was not is there whole or not
+/// at all, and is sent again by its client. Nothing is delivered meanwhile, so that each repeat is a client's.
+#[test]
+fn kills_while_a_push_is_stored_keep_it_whole() {
+    let upstream = Upstream::start(Some("key"), &["status=503"]);
+    let host = Host::new(&upstream.url, "key", "");
+    let (mut sent, mut unanswered) = (0, Vec::new());
+    let points = ["torn:3", "written:3", "flushed:3", "applied:3"];
+    let body = |push: usize| {
+        let record = |n: usize| format!(r#"{{"@type":"order","id":"{push}/{n}"}}"#);
+        format!("[{}]", (0..3).map(record).collect::<Vec<_>>().join(","))
+    };
+    for point in points {
+        let mut victim = Victim::start(&host, Some(point));
+        victim.wait_until_ready(&host);
+        let mut producer = Producer::connect(&host.ingest());
+        while let Ok(answer) = producer.try_post("/v2/push", body(sent).as_bytes()) {
+            assert_eq!(answer.status, 202, "{answer:?}");
+            sent += 1;
+        }
+        unanswered.push(sent);
+        assert_eq!(
+            victim.child.wait().unwrap().signal(),
+            Some(9),
+            "{point}\n{}",
+            Victim::log(&host)
+        );
+    }
+    let mut daemon = Victim::start(&host, None);
+    daemon.wait_until_ready(&host);
+    let answer = Producer::connect(&host.ingest()).post("/v2/push", &body(sent));
+    assert_eq!(answer.status, 202);
+    upstream.handle.clear_faults();
+    host.wait_until_settled();
+    let ids = upstream.ids();
+    let mut stored = Vec::new();
+    for push in ids.chunks(3) {
+        let number: usize = push[0].split('/').next().unwrap().parse().unwrap();
+        let whole: Vec<String> = (0..3).map(|n| format!("{number}/{n}")).collect();
+        assert_eq!(push, whole);
+        stored.push(number);
+    }
+    assert!(stored.is_sorted(), "{stored:?}");
+    for push in 0..=sent {
+        let times = |all: &[usize]| all.iter().filter(|known| **known == push).count();
+        let most = 1 + times(&unanswered);
+        assert!((1..=most).contains(&times(&stored)), "push {push} of {stored:?}, {unanswered:?}");
+    }
     assert_eq!(daemon.terminate().code(), Some(0));
 }
 
