@@ -18,6 +18,7 @@
 )]
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -438,7 +439,14 @@ fn every_promise_of_delivery_holds_in_any_weather() {
     if let Some(seed) = variable("PILLARBOX_SEED") {
         return run(seed);
     }
-    for seed in 0..variable("PILLARBOX_SEEDS").unwrap_or(SEEDS) {
-        run(seed);
-    }
+    let seeds = variable("PILLARBOX_SEEDS").unwrap_or(SEEDS);
+    let (next, threads) = (AtomicU64::new(0), std::thread::available_parallelism().unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.get() {
+            scope.spawn(|| {
+                let taken = || Some(next.fetch_add(1, Ordering::Relaxed));
+                std::iter::from_fn(taken).take_while(|seed| *seed < seeds).for_each(run);
+            });
+        }
+    });
 }
