@@ -317,20 +317,26 @@ fn read_credential(name: &str, directory: Option<&Path>) -> Result<String, Strin
     read_bounded(&path).map_err(|error| format!("the credential {error}"))
 }
 
-/// Reads a regular file of at most [`KEY_BYTES_MAX`]; an error ends the sentence that names the file.
+/// Reads the file of a key.
 fn read_bounded(path: &Path) -> Result<String, String> {
+    let bytes = read_file(path, KEY_BYTES_MAX, "a key")?;
+    // What is no UTF-8 is no key either, and is told as that.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads a regular file of at most `bytes_max`, which is to be `what`; an error ends the sentence that names the file.
+pub(super) fn read_file(path: &Path, bytes_max: u64, what: &str) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
     if !fs::metadata(path).map_err(cannot)?.is_file() {
         return Err("is no regular file".to_owned());
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(cannot)?;
-    file.take(KEY_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > KEY_BYTES_MAX {
-        return Err("is too large to be a key".to_owned());
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("is too large to be {what}"));
     }
-    // What is no UTF-8 is no key either, and is told as that.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 fn endpoint(section: &Section, faults: &mut Collector<'_>) -> Option<Uri> {

@@ -1,9 +1,5 @@
 //! `proxy` and `ca_file`: read and checked. No message shows a path or an address: it may be the key, in the wrong place.
 
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-
 use hyper::Uri;
 
 use super::faults::{Collector, Place};
@@ -72,27 +68,15 @@ fn authorities(section: &Section, faults: &mut Collector<'_>) -> Option<Authorit
     if !path.is_absolute() {
         return None;
     }
-    let read = read(&path).and_then(|pem| Authorities::parse(PathBuf::from(&path), &pem));
+    let read = super::build::read_file(&path, PEM_BYTES_MAX, "one of certificates");
+    let read = read.and_then(|pem| Authorities::parse(path, &pem));
     read.map_err(|wrong| faults.add(&section.place_of("ca_file"), format!("the file {wrong}"))).ok()
-}
-
-/// Reads a regular file; an error ends the sentence that names it.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err("is no regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(cannot)?;
-    file.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > PEM_BYTES_MAX {
-        return Err("is too large to be one of certificates".to_owned());
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::tests::{INTEGRATION, built, with};
     use super::super::{Config, Faults};
     use super::*;
