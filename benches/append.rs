@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pillarbox::spool::{Append, Content, Drive, Item, LaneId, Spool};
+use pillarbox::spool::{Append, Content, Drive, Item, LaneId, PersonKeys, Spool};
 use tokio::time::Instant;
 
 const RECORD_BYTES: usize = 400;
@@ -41,7 +41,12 @@ async fn append(spool: &Spool, lane: LaneId, commits: u32, records: u32) -> Dura
     let record_type: Arc<str> = Arc::from("custom_event");
     let item = || Item {
         once: None,
-        content: Content::Record { lane, record_type: record_type.clone(), record: record.clone() },
+        content: Content::Record {
+            lane,
+            record_type: record_type.clone(),
+            record: record.clone(),
+            person: PersonKeys::default(),
+        },
     };
     let begun = Instant::now();
     for _ in 0..commits {

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings, SharedPace};
-use pillarbox::spool::{Append, Content, Drive, Item, Spool};
+use pillarbox::spool::{Append, Content, Drive, Item, PersonKeys, Spool};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,6 +54,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
             lane,
             record_type: Arc::from("custom_event"),
             record: record.clone(),
+            person: PersonKeys::default(),
         };
         let items = (0..PUSH_RECORDS).map(|n| Item { once: None, content: content(n) }).collect();
         spool.append(Append { items, ..Append::default() }).await.expect("an append");
@@ -70,6 +71,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
         way: forward::Way::default(),
+        consent: Vec::new(),
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, mut idle) = watch::channel(Report::default());

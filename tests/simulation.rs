@@ -27,7 +27,8 @@ use pillarbox::forward::{
     self, Answer, PushError, Report, RetryPolicy, RunError, Settings, SharedPace, Upstream,
 };
 use pillarbox::spool::{
-    Append, Content, Drive, Item, LaneId, OpenError, Options, Origin, QuarantineId, Spool, SyncMode,
+    Append, Content, Drive, Item, LaneId, OpenError, Options, Origin, PersonKeys, QuarantineId,
+    Spool, SyncMode,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -258,6 +259,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
         storm_limit: 1000,
         pace: SharedPace::new([0.0, 0.0, 4.0][rng.usize(..3)]),
         way: forward::Way::default(),
+        consent: Vec::new(),
     }
 }
 
@@ -273,6 +275,7 @@ fn open(directory: &std::path::Path) -> Spool {
         free_disk_min_bytes: 0,
         keep_delivered: 50,
         dedupe_window: 10,
+        identities_max: 1_000_000,
     };
     for _ in 0..500 {
         match Spool::open(options.clone(), Drive::Task) {
@@ -293,7 +296,15 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
         let item = |place: usize| {
             let (id, record_type) = (place + 1, Arc::<str>::from(scene.types[place]));
             let record = format!(r#"{{"@type":"{record_type}","id":"{id}"}}"#).into();
-            Item { once: None, content: Content::Record { lane, record_type, record } }
+            Item {
+                once: None,
+                content: Content::Record {
+                    lane,
+                    record_type,
+                    record,
+                    person: PersonKeys::default(),
+                },
+            }
         };
         let items = (next..end).map(item).collect();
         spool.append(Append { items, ..Append::default() }).await.unwrap();

@@ -69,5 +69,6 @@ pub(crate) fn options(directory: &Path) -> Options {
         free_disk_min_bytes: 0,
         keep_delivered: 10_000,
         dedupe_window: 100_000,
+        identities_max: 1_000_000,
     }
 }

@@ -106,7 +106,7 @@ impl<'a> Release<'a> {
     async fn take(&mut self, id: QuarantineId, entry: Quarantined) {
         let item = match (self.whither, entry.origin) {
             (Whither::Nowhere, _) => None,
-            (Whither::Queue, Origin::Record { lane, integration, record_type, .. }) => {
+            (Whither::Queue, Origin::Record { lane, integration, record_type, person, .. }) => {
                 if !self.service.delivers(lane) {
                     return self.kept(
                         id,
@@ -116,7 +116,10 @@ impl<'a> Release<'a> {
                 let record = Bytes::from(entry.body);
                 self.group_bytes += record.len();
                 let record_type = Arc::from(record_type);
-                Some(Item { once: None, content: Content::Record { lane, record_type, record } })
+                Some(Item {
+                    once: None,
+                    content: Content::Record { lane, record_type, record, person },
+                })
             }
             (Whither::Queue, Origin::Event { integration, .. }) => {
                 // What came before it goes first: the order is kept.

@@ -273,8 +273,10 @@ impl Service {
                 }
                 let records = entries.len() as u64;
                 let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
-                let (end, copies, delivery) = (End::Erased, Vec::new(), None);
-                let settlement = Settlement { lane, first, records, bytes, end, copies, delivery };
+                let end = End::Erased;
+                let (withheld, copies, delivery) = (Vec::new(), Vec::new(), None);
+                let settlement =
+                    Settlement { lane, first, records, bytes, end, withheld, copies, delivery };
                 self.spool.settle(settlement).await?;
                 dropped.records += records;
                 dropped.bytes += bytes;
@@ -346,7 +348,7 @@ fn body_json(body: &[u8]) -> Box<RawValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::Seq;
+    use crate::spool::{PersonKeys, Seq};
 
     fn entry(origin: Origin, body: &str) -> QuarantineEntry {
         let (reason, detail, body) = ("rejected".into(), "why".into(), body.into());
@@ -377,6 +379,7 @@ mod tests {
             integration: "uk".into(),
             seq: Seq(1),
             record_type: "custom_event".into(),
+            person: PersonKeys::default(),
         };
         let event = || Origin::Event { kind: "track".into(), integration: None };
         for (origin, body, id, event_type) in [

@@ -22,8 +22,8 @@ use crate::forward::{Report, State};
 use crate::ingest::{Counters, Intake, Integration};
 use crate::mapping::{Preset, Rules};
 use crate::spool::{
-    Append, Content, Drive, Item, LaneId, Options, Origin, QuarantineId, Quarantined, Seq, Spool,
-    SyncMode,
+    Append, Content, Drive, Item, LaneId, Options, Origin, PersonKeys, QuarantineId, Quarantined,
+    Seq, Spool, SyncMode,
 };
 
 /// A spool with one integration, and the socket over it.
@@ -48,6 +48,7 @@ impl Host {
             free_disk_min_bytes: 0,
             keep_delivered: 10,
             dedupe_window: 100,
+            identities_max: 1_000_000,
         };
         let spool = Spool::open(options, Drive::Thread).unwrap();
         let lane = spool.lane("uk", 0).await.unwrap();
@@ -126,6 +127,7 @@ fn refused_record(lane: LaneId, number: u64) -> Quarantined {
             integration: "uk".into(),
             seq: Seq(number),
             record_type: "custom_event".into(),
+            person: PersonKeys::default(),
         },
         reason: "rejected".into(),
         detail: "no".into(),
@@ -176,6 +178,7 @@ async fn a_queue_that_nobody_delivers_can_be_dropped() {
         lane,
         record_type: Arc::from("custom_event"),
         record: Bytes::from_static(b"{}"),
+        person: PersonKeys::default(),
     };
     for lane in [old, host.lane] {
         let items = (0..2500).map(|_| Item { once: None, content: content(lane) }).collect();

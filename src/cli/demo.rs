@@ -246,6 +246,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
         way: Way::default(),
+        consent: Vec::new(),
     };
     Ok(Config {
         state_dir: folder.to_owned(),
@@ -270,12 +271,12 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
             free_disk_min_bytes: 0,
             keep_delivered: 1000,
             dedupe_window: 1000,
+            identities_max: 1000,
         },
         integrations: vec![Integration {
             name: "demo".to_owned(),
             preset: Preset::Retail,
             events: Vec::new(),
-            consent: Vec::new(),
             lanes: 1,
             forward,
         }],

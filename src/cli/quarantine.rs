@@ -306,7 +306,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::{LaneId, Seq};
+    use crate::spool::{LaneId, PersonKeys, Seq};
 
     fn entry(id: u64, record_id: &str) -> QuarantineEntry {
         QuarantineEntry {
@@ -319,6 +319,7 @@ mod tests {
                 integration: "a-rather-long-name-of-a-shop".into(),
                 seq: Seq(7),
                 record_type: "custom_event".into(),
+                person: PersonKeys::default(),
             },
             at: UnixMillis(0),
             bytes: 1234,

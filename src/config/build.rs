@@ -160,6 +160,7 @@ fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Opt
         free_disk_min_bytes: section.size("min_free_disk", faults),
         keep_delivered: section.count("keep_delivered", faults),
         dedupe_window: whole(section.count("dedupe_window", faults)),
+        identities_max: section.count("max_identities", faults),
     }
 }
 
@@ -221,8 +222,9 @@ fn integration(
         storm_limit,
         pace,
         way,
+        consent,
     };
-    Some(Integration { name, preset, events, consent, lanes, forward })
+    Some(Integration { name, preset, events, lanes, forward })
 }
 
 fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {

@@ -67,7 +67,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 38] = [
+pub const KEYS: [Key; 39] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -169,6 +169,13 @@ pub const KEYS: [Key; 38] = [
         "100_000",
         Kind::Count(0, 10_000_000),
         "Most recent message ids remembered per integration.",
+    ),
+    key(
+        "spool",
+        "max_identities",
+        "1_000_000",
+        Kind::Count(1, 100_000_000),
+        "Identities and denials of consent remembered; the longest unused are forgotten first, denials last.",
     ),
     key("integration", "name", "", Kind::Text, "Unique; lower-case letters, digits, `-` and `_`."),
     key("integration", "api_key", "", Kind::Secret, "The Data API key; better in a file."),

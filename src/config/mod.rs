@@ -114,8 +114,6 @@ pub struct Integration {
     pub preset: crate::mapping::Preset,
     /// What single events become beside or instead of what the preset says.
     pub events: Vec<crate::mapping::Table>,
-    /// Categories that must all be granted; empty: consent is not asked.
-    pub consent: Vec<String>,
     /// Lanes that people are spread over.
     pub lanes: u32,
     /// How its records are delivered.
@@ -126,7 +124,7 @@ impl Integration {
     /// What becomes of its events.
     #[must_use]
     pub fn rules(&self) -> crate::mapping::Rules {
-        crate::mapping::Rules::new(self.preset, self.consent.clone())
+        crate::mapping::Rules::new(self.preset, self.forward.consent.clone())
             .with_tables(self.events.iter().cloned())
     }
 }
@@ -291,7 +289,7 @@ impl Config {
         let mut text = format!(
             "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
              [admin]\nsocket = {}\nlog = \"{log}\"\n\n\
-             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\n",
+             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\nmax_identities = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
@@ -307,8 +305,9 @@ impl Config {
             show_size(spool.cache_bytes),
             spool.keep_delivered,
             spool.dedupe_window,
+            spool.identities_max,
         );
-        for Integration { name, preset, events, consent, lanes, forward } in &self.integrations {
+        for Integration { name, preset, events, lanes, forward } in &self.integrations {
             let preset = preset.as_str();
             // Writing into a `String` cannot fail.
             let _ = write!(
@@ -316,7 +315,7 @@ impl Config {
                 "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
                  timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\nproxy = \"{}\"\n",
                 forward.endpoint,
-                listed(consent.iter().map(|category| quoted(category))),
+                listed(forward.consent.iter().map(|category| quoted(category))),
                 forward.batch_records_max,
                 show_duration(forward.linger),
                 show_duration(forward.timeout),

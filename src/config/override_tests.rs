@@ -20,7 +20,7 @@ fn overrides_win_in_their_order() {
         (integration.forward.linger.as_secs(), integration.forward.batch_records_max),
         (1, 7)
     );
-    assert_eq!(integration.consent, ["a", "b"]);
+    assert_eq!(integration.forward.consent, ["a", "b"]);
     for (set, expected) in [
         (
             "integration.de.linger=1s",
@@ -67,7 +67,7 @@ fn a_table_is_not_overridden_whole() {
 fn values_may_be_written_as_in_the_file() {
     let consent = |value: &str| {
         let config = with(&[&format!("integration.uk.consent={value}")], &[])?;
-        Ok::<_, Faults>(config.integrations[0].consent.clone())
+        Ok::<_, Faults>(config.integrations[0].forward.consent.clone())
     };
     assert_eq!(consent("[\"a\", 'b']").unwrap(), ["a", "b"]);
     assert_eq!(consent("a,b").unwrap(), ["a", "b"]);

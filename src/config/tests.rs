@@ -32,6 +32,7 @@ min_free_disk = "256MiB"
 cache = "32MiB"
 keep_delivered = 10_000
 dedupe_window = 100_000
+max_identities = 1_000_000
 
 [[integration]]
 name = "uk"
@@ -309,7 +310,7 @@ fn what_is_in_force_is_toml_whatever_it_holds() {
     assert_eq!(config.ingest.limits.connections_max, 16);
     let again = built(&config.effective()).unwrap();
     assert_eq!(again.state_dir, config.state_dir);
-    assert_eq!(again.integrations[0].consent, config.integrations[0].consent);
+    assert_eq!(again.integrations[0].forward.consent, config.integrations[0].forward.consent);
 }
 
 #[test]

@@ -29,8 +29,8 @@ pub fn cut(entries: &[Entry], records_max: usize) -> Cut {
 
 /// The body of a push: `[` + records joined by `,` + `]`.
 #[must_use]
-pub fn body(entries: &[Entry]) -> Bytes {
-    let bytes: usize = entries.iter().map(|entry| entry.record.len() + 1).sum();
+pub fn body<'e>(entries: impl Iterator<Item = &'e Entry> + Clone) -> Bytes {
+    let bytes: usize = entries.clone().map(|entry| entry.record.len() + 1).sum();
     let mut body = BytesMut::with_capacity(bytes + 1);
     let mut separator = b'[';
     for entry in entries {
@@ -38,7 +38,7 @@ pub fn body(entries: &[Entry]) -> Bytes {
         body.put_slice(&entry.record);
         separator = b',';
     }
-    body.put_slice(if entries.is_empty() { b"[]" } else { b"]" });
+    body.put_slice(if separator == b'[' { b"[]" } else { b"]" });
     body.freeze()
 }
 
@@ -49,13 +49,14 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spool::Seq;
+    use crate::spool::{PersonKeys, Seq};
 
     pub(in crate::forward) fn entries(types: &[&str]) -> Vec<Entry> {
         let entry = |(seq, record_type): (u64, &&str)| Entry {
             seq: Seq(seq),
             record_type: Arc::from(*record_type),
             record: Bytes::from(format!(r#"{{"id":"{seq}"}}"#)),
+            person: PersonKeys::default(),
         };
         (1..).zip(types).map(entry).collect()
     }
@@ -84,7 +85,7 @@ pub(super) mod tests {
                 prop_assert!((1..=max).contains(&records));
                 let push = &rest[..records];
                 prop_assert!(push.iter().all(|entry| entry.record_type == push[0].record_type));
-                let read: Vec<serde_json::Value> = serde_json::from_slice(&body(push)).unwrap();
+                let read: Vec<serde_json::Value> = serde_json::from_slice(&body(push.iter())).unwrap();
                 sent.extend(read.into_iter().map(|record| record["id"].as_str().unwrap().parse::<u64>().unwrap()));
                 rest = &rest[records..];
             }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `batch` (PURE) | cuts the next push, makes its body |
 //! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
+//! | `settings` | how one integration is delivered |
 //! | `way` (PURE) | the proxy, and the authorities that are trusted |
 //! | `verdict` (PURE) | what an attempt means |
 //! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
@@ -20,6 +21,8 @@
 //! - Records leave from the front, and only by a settlement (Promises 3 and 6).
 //! - This file alone waits: for records, for a batch to fill, for the pace, for a retry or a probe. A shutdown ends every
 //!   wait at once; a push in flight gets [`GRACE`] to be answered, and what is answered is settled.
+//! - Consent is asked for again before each attempt: records of people who have denied it since are left out, and settled as
+//!   withheld together with the push that they would have gone with.
 //! - What lies before damage in a lane is delivered; what lies behind it is not, as its order cannot be known.
 
 pub mod batch;
@@ -31,6 +34,7 @@ pub mod push;
 pub mod report;
 pub mod retry;
 mod route;
+mod settings;
 pub mod settlement;
 mod shared_pace;
 pub mod verdict;
@@ -38,7 +42,6 @@ pub mod way;
 
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -46,6 +49,7 @@ pub use self::failure::PushError;
 pub use self::push::{Answer, HttpUpstream, Upstream};
 pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;
+pub use self::settings::Settings;
 pub use self::shared_pace::SharedPace;
 pub use self::way::Way;
 
@@ -56,60 +60,6 @@ use self::verdict::{Attempt, Verdict};
 use crate::clock;
 use crate::kill_point;
 use crate::spool::{AppendError, End, Entry, LaneId, Quarantined, ReadError, Seq, Spool};
-
-/// How one integration is delivered; every value is checked by the configuration.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The integration's name.
-    pub integration: String,
-    /// Where pushes go: https, or http to a loopback address.
-    pub endpoint: hyper::Uri,
-    /// Sent as `X-Ometria-Auth`.
-    pub api_key: SecretString,
-    /// Records in a push, 1 to 100.
-    pub batch_records_max: usize,
-    /// How long an incomplete batch waits for more.
-    pub linger: Duration,
-    /// For one attempt, from connecting to the end of the answer.
-    pub timeout: Duration,
-    /// After what may pass.
-    pub retry: RetryPolicy,
-    /// Records quarantined in a row, without a delivery, that hold the integration.
-    pub storm_limit: u64,
-    /// The pace that all lanes of the integration keep together.
-    pub pace: SharedPace,
-    /// How the endpoint is reached and trusted.
-    pub way: Way,
-}
-
-/// Whether a running forwarder need not change. Compares the keys, and shows neither.
-impl PartialEq for Settings {
-    fn eq(&self, other: &Settings) -> bool {
-        // Without `..`: a new field must be thought of here.
-        let Settings {
-            integration,
-            endpoint,
-            api_key,
-            batch_records_max,
-            linger,
-            timeout,
-            retry,
-            storm_limit,
-            pace,
-            way,
-        } = self;
-        *integration == other.integration
-            && *endpoint == other.endpoint
-            && api_key.expose_secret() == other.api_key.expose_secret()
-            && *batch_records_max == other.batch_records_max
-            && *linger == other.linger
-            && *timeout == other.timeout
-            && *retry == other.retry
-            && *storm_limit == other.storm_limit
-            && *way == other.way
-            && pace.pushes_per_second_max().total_cmp(&other.pace.pushes_per_second_max()).is_eq()
-    }
-}
 
 /// How long a push in flight may still take once a shutdown began. Then it is abandoned: nothing of it is settled, and
 /// it repeats after the restart.
@@ -194,7 +144,12 @@ impl<U: Upstream> Forwarder<U> {
     async fn deliver(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), RunError> {
         loop {
             let Some(records) = self.gather(shutdown).await? else { return Ok(()) };
-            let Some(attempt) = self.push(records, shutdown).await else { return Ok(()) };
+            let withheld = self.withheld(records).await?;
+            if withheld.len() == records {
+                self.withhold(records).await?;
+                continue;
+            }
+            let Some(attempt) = self.push(records, withheld, shutdown).await else { return Ok(()) };
             let verdict = verdict::judge(&attempt);
             self.set_pace(&attempt, &verdict);
             let state_before = self.plan.state();
@@ -316,13 +271,40 @@ impl<U: Upstream> Forwarder<U> {
         false
     }
 
+    /// Which of the next records must not be sent any more. Looked at before each attempt: days may lie between two.
+    async fn withheld(&self, records: usize) -> Result<Vec<Seq>, RunError> {
+        let categories = &self.settings.consent;
+        if categories.is_empty() {
+            return Ok(Vec::new());
+        }
+        let next = self.queue.get(..records).unwrap_or_default();
+        let people = next.iter().map(|entry| entry.person).collect();
+        let denied = self.spool.denied(people, categories).await.map_err(RunError::Read)?;
+        let withheld = next.iter().zip(denied).filter(|(_, denied)| *denied);
+        Ok(withheld.map(|(entry, _)| entry.seq).collect())
+    }
+
+    /// Settles the next records, all of them withheld.
+    async fn withhold(&mut self, records: usize) -> Result<(), RunError> {
+        let settled: Vec<Entry> = self.queue.drain(..records).collect();
+        self.plan.settled();
+        self.attempts = 0;
+        if let Some(settlement) = settlement::withheld(self.source(), &settled, clock::now()) {
+            self.spool.settle(settlement).await?;
+        }
+        Ok(())
+    }
+
     /// Makes one attempt; `None` when a shutdown gave it up.
     async fn push(
         &mut self,
         records: usize,
+        withheld: Vec<Seq>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Option<Attempt> {
-        let body = batch::body(self.queue.get(..records)?);
+        let next = self.queue.get(..records)?;
+        let body =
+            batch::body(next.iter().filter(|entry| withheld.binary_search(&entry.seq).is_err()));
         let bytes = body.len();
         self.attempts = self.attempts.saturating_add(1);
         let state = self.plan.state();
@@ -341,7 +323,15 @@ impl<U: Upstream> Forwarder<U> {
             }
         };
         let number = self.attempts;
-        Some(Attempt { number, records, bytes, sent_at, answered_at: clock::now(), outcome })
+        Some(Attempt {
+            number,
+            records,
+            withheld,
+            bytes,
+            sent_at,
+            answered_at: clock::now(),
+            outcome,
+        })
     }
 
     /// Settles the records of an attempt, and reads on meanwhile.

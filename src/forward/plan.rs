@@ -159,7 +159,8 @@ impl Plan {
         }
     }
 
-    fn settled(&mut self) {
+    /// Takes it that the records of the next push are settled; with or without one.
+    pub fn settled(&mut self) {
         let more = match &mut self.front {
             Front::Pieces(isolation) => !isolation.settled(),
             Front::Fresh | Front::Again(_) => false,

@@ -27,6 +27,7 @@ fn settings(endpoint: &str, timeout: Duration) -> Settings {
         storm_limit: 1000,
         pace: SharedPace::new(0.0),
         way: Way::default(),
+        consent: Vec::new(),
     }
 }
 

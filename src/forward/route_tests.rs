@@ -45,6 +45,7 @@ async fn push(proxy: &str, timeout: Duration) -> PushError {
         storm_limit: 1000,
         pace: crate::forward::SharedPace::new(0.0),
         way: Way { proxy, authorities: None },
+        consent: Vec::new(),
     };
     let upstream = HttpUpstream::new(&settings, Some(RootCertStore::empty())).unwrap();
     assert!(!format!("{upstream:?}").contains("pass"), "{upstream:?}");

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::verdict::{Acceptance, Attempt, record_id};
+use crate::clock::UnixMillis;
 use crate::spool::{Delivery, End, Entry, LaneId, Origin, Quarantined, Settlement};
 
 /// Where the records of a push come from.
@@ -32,15 +33,44 @@ pub fn settlement(
         first,
         records,
         end,
+        withheld: attempt.withheld.clone(),
         status: attempt.status().unwrap_or_default(),
         attempt: attempt.number,
         sent_at: attempt.sent_at,
         answered_at: attempt.answered_at,
         answer: attempt.text(),
     };
+    Some(settled(source, entries, delivery, copies))
+}
+
+/// Settles `entries` as withheld at `now`, without a push. `None` when there are none.
+#[must_use]
+pub fn withheld(source: Source<'_>, entries: &[Entry], now: UnixMillis) -> Option<Settlement> {
+    let delivery = Delivery {
+        first: entries.first()?.seq,
+        records: entries.len() as u64,
+        end: End::Withheld,
+        withheld: Vec::new(),
+        status: 0,
+        attempt: 0,
+        sent_at: now,
+        answered_at: now,
+        answer: String::new(),
+    };
+    Some(settled(source, entries, delivery, Vec::new()))
+}
+
+fn settled(
+    source: Source<'_>,
+    entries: &[Entry],
+    delivery: Delivery,
+    copies: Vec<Quarantined>,
+) -> Settlement {
     let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
-    let lane = source.lane;
-    Some(Settlement { lane, first, records, bytes, end, copies, delivery: Some(delivery) })
+    let Delivery { first, records, end, ref withheld, .. } = delivery;
+    let (lane, withheld) = (source.lane, withheld.clone());
+    let delivery = Some(delivery);
+    Settlement { lane, first, records, bytes, end, withheld, copies, delivery }
 }
 
 /// The copy of one record for the quarantine.
@@ -52,6 +82,7 @@ pub fn copy(source: Source<'_>, entry: &Entry, reason: &str, attempt: &Attempt) 
             integration: source.integration.to_owned(),
             seq: entry.seq,
             record_type: entry.record_type.to_string(),
+            person: entry.person,
         },
         reason: reason.to_owned(),
         detail: attempt.text(),
@@ -82,7 +113,6 @@ pub fn named<'a>(entries: &'a [Entry], acceptance: &Acceptance) -> Vec<&'a Entry
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
     use crate::forward::batch::tests::entries;
     use crate::forward::push::Answer;
     use crate::spool::Seq;
@@ -97,6 +127,7 @@ mod tests {
             bytes: 22,
             sent_at: UnixMillis(1000),
             answered_at: UnixMillis(2000),
+            withheld: vec![Seq(2)],
             outcome: Ok(Answer { status, retry_after: None, queue_remaining: None, body }),
         }
     }
@@ -106,7 +137,7 @@ mod tests {
         let (entries, attempt) = (entries(&["a", "a"]), attempt(202, "{}"));
         let settled = settlement(SOURCE, &entries, &attempt, End::Delivered, Vec::new()).unwrap();
         assert_eq!((settled.lane, settled.first, settled.records), (LaneId(7), Seq(1), 2));
-        assert_eq!(settled.bytes, 20);
+        assert_eq!((settled.bytes, &settled.withheld[..]), (20, &[Seq(2)][..]));
         let delivery = settled.delivery.unwrap();
         assert_eq!((delivery.status, delivery.attempt, delivery.answer.as_str()), (202, 3, "{}"));
         assert_eq!((delivery.sent_at, delivery.answered_at), (UnixMillis(1000), UnixMillis(2000)));

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::failure::PushError;
 use super::push::Answer;
 use crate::clock::UnixMillis;
+use crate::spool::Seq;
 
 /// The longest wait that an upstream may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -16,8 +17,10 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub struct Attempt {
     /// Which attempt at these records, from 1.
     pub number: u32,
-    /// Records in it, from the front of the lane.
+    /// Records that it settles, from the front of the lane.
     pub records: usize,
+    /// Of these, the ones that were not sent, for want of consent; ascending.
+    pub withheld: Vec<Seq>,
     /// Bytes of its body.
     pub bytes: usize,
     /// When it began.
@@ -195,7 +198,8 @@ mod tests {
     }
 
     fn attempt(outcome: Result<Answer, PushError>) -> Attempt {
-        Attempt { number: 1, records: 3, bytes: 100, sent_at: NOW, answered_at: NOW, outcome }
+        let (number, records, bytes, withheld) = (1, 3, 100, Vec::new());
+        Attempt { number, records, withheld, bytes, sent_at: NOW, answered_at: NOW, outcome }
     }
 
     #[derive(Debug, PartialEq)]

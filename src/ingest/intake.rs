@@ -1,25 +1,19 @@
 //! One body: events → records → one append → the answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bytes::Bytes;
-use uuid::Uuid;
-
 use super::answer::{Fate, Outcome, Refusal, Taken};
+use super::draft::{Draft, Planned, identity_keys};
 use super::push;
 use crate::clock::UnixMillis;
-use crate::event::object::merge;
-use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Event, Kind, repair};
+use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
-use crate::mapping::{self, Identity, Rules};
+use crate::mapping::{self, Rules};
 use crate::spool::{
-    Append, AppendError, Content, Item, LaneId, Once, Origin, QuarantineId, Quarantined,
-    RECORD_BYTES_MAX, Spool,
+    Append, AppendError, Content, Item, LaneId, PersonKeys, QuarantineId, RECORD_BYTES_MAX, Spool,
 };
 
-/// The scope of events that no integration could read: their digest is that of their bytes.
-const INVALID_SCOPE: u32 = 0;
 /// Events in one request: what a batch is read into takes memory beside its text.
 const BATCH_EVENTS_MAX: usize = 5000;
 
@@ -41,7 +35,7 @@ pub struct Integration {
 
 impl Integration {
     /// The lane of a record about the person of `event`.
-    fn lane(&self, person: Person<'_>) -> LaneId {
+    pub(super) fn lane(&self, person: Person<'_>) -> LaneId {
         let index = person::lane(person, self.lanes.len());
         *self.lanes.get(index).expect("an integration has a lane")
     }
@@ -63,27 +57,6 @@ pub enum ReplayError {
     /// The spool refused.
     #[error(transparent)]
     Append(#[from] AppendError),
-}
-
-/// What the events of a request come to, while they are gone through in order.
-struct Draft<'a> {
-    append: Append,
-    /// For each event: its items in the append, or how it ended without any.
-    events: Vec<Planned>,
-    identities: HashMap<String, Option<Bytes>>,
-    integrations: &'a [Integration],
-    received: UnixMillis,
-    /// Items whose `event_type` Ometria cuts, each with the name of its integration.
-    truncated: Vec<(usize, String)>,
-}
-
-enum Planned {
-    /// The range of its items in the append, and whether they are quarantine entries.
-    Items { first: usize, count: usize, quarantined: Option<(String, String)> },
-    /// Accepted without a record: an identify.
-    Applied,
-    /// Dropped with this reason.
-    Dropped(&'static str),
 }
 
 impl Intake {
@@ -181,7 +154,9 @@ impl Intake {
                 let email = record.email.as_deref();
                 let lane = integration.lane(Person { email, ..Person::default() });
                 let (record_type, record) = (record_type.clone(), record.bytes.clone());
-                Item { once: None, content: Content::Record { lane, record_type, record } }
+                // Who pushes records has asked for consent where it is needed; a contact may be the very news of its end.
+                let person = PersonKeys::default();
+                Item { once: None, content: Content::Record { lane, record_type, record, person } }
             }));
         }
         self.spool.append(append).await?;
@@ -230,6 +205,8 @@ impl Intake {
             )));
         }
         draft.append.items.iter_mut().for_each(|item| item.once = None); // asked for by an operator
+        // It came before everything that was said since.
+        draft.append.consents.retain(|said| !said.granted);
         draft.append.releases.push(release);
         self.spool.append(draft.append).await?;
         Ok(())
@@ -258,7 +235,8 @@ impl Intake {
     /// Appends the draft and says what became of each event.
     async fn commit(&self, draft: Draft<'_>) -> Result<Taken, Refusal> {
         let Draft { append, events, truncated, .. } = draft;
-        let nothing = append.items.is_empty() && append.identities.is_empty();
+        let nothing =
+            append.items.is_empty() && append.identities.is_empty() && append.consents.is_empty();
         let duplicates =
             if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
         let mut taken = Taken::new();
@@ -291,143 +269,6 @@ impl Intake {
     }
 }
 
-impl Draft<'_> {
-    fn add_item(&mut self, item: &BatchItem<'_>) {
-        let body = item.body();
-        let (reason, detail) = match &item.event {
-            Ok(event) => match self.add(event, &body) {
-                Some(refused) => refused,
-                None => return,
-            },
-            Err(error) => ("invalid_event".to_owned(), error.to_string()),
-        };
-        let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
-        let first = self.append.items.len();
-        let once = Some(Once::new(INVALID_SCOPE, item.raw));
-        let entry = self.quarantine(once, kind, None, &reason, &detail, &body);
-        self.append.items.push(entry);
-        self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
-    }
-
-    /// Maps one event for each integration. Returns reason and detail, and adds nothing, when it is not valid or no
-    /// integration can take it.
-    fn add(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
-        if event.kind == Kind::Identify {
-            return self.identify(event);
-        }
-        let (user, anonymous) = mapping::identity_keys(event);
-        let stored = |key: &Option<String>| self.identities.get(key.as_ref()?)?.clone();
-        let (user, anonymous) = (stored(&user), stored(&anonymous));
-        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
-        let first = self.append.items.len();
-        let (mut dropped, mut refused) = ("no_mapping", Vec::new());
-        let fresh = event.message_id.is_none().then(|| format!("evt_{}", Uuid::now_v7().simple()));
-        for integration in self.integrations {
-            let fresh_id = || fresh.clone().unwrap_or_default();
-            match mapping::map(event, &identity, &integration.rules, fresh_id) {
-                mapping::Outcome::Record(record) => {
-                    if record.event_type_truncated {
-                        self.truncated.push((self.append.items.len(), integration.name.clone()));
-                    }
-                    let once =
-                        event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
-                    let lane = integration.lane(Person {
-                        email: record.identity_email.as_deref(),
-                        user: event.user_id.as_deref(),
-                        anonymous: event.anonymous_id.as_deref(),
-                    });
-                    self.append.items.push(Item {
-                        once,
-                        content: Content::Record {
-                            lane,
-                            record_type: Arc::from(record.record_type),
-                            record: Bytes::from(record.bytes),
-                        },
-                    });
-                }
-                mapping::Outcome::Dropped(reason) => dropped = reason.code(),
-                mapping::Outcome::Refused { reason, detail } => {
-                    refused.push((integration, reason, detail));
-                }
-                mapping::Outcome::Identity => {}
-            }
-        }
-        let records = self.append.items.len() - first;
-        if records == 0 {
-            if let Some((_, reason, detail)) = refused.into_iter().next() {
-                return Some((reason.to_owned(), detail));
-            }
-            self.events.push(Planned::Dropped(dropped));
-            return None;
-        }
-        for (integration, reason, detail) in refused {
-            let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
-            let kind = event.kind.as_str().to_owned();
-            let item =
-                self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
-            self.append.items.push(item);
-        }
-        let count = self.append.items.len() - first;
-        self.events.push(Planned::Items { first, count, quarantined: None });
-        None
-    }
-
-    /// Merges the traits of an identify, for the later events of this request and for good.
-    fn identify(&mut self, event: &Event<'_>) -> Option<(String, String)> {
-        if let Some(detail) = mapping::traits_too_large(event) {
-            return Some(("too_large".to_owned(), detail));
-        }
-        let changes = mapping::identity_change(event);
-        let mut merged = Vec::with_capacity(changes.len());
-        for (key, traits) in &changes {
-            let old = self.identities.get(key).cloned().flatten();
-            let new = merge(old.as_deref(), traits);
-            if new.len() > RECORD_BYTES_MAX {
-                let detail =
-                    format!("the traits of this person would take over {RECORD_BYTES_MAX} bytes");
-                return Some(("too_large".to_owned(), detail));
-            }
-            merged.push((key.clone(), Some(Bytes::from(new))));
-        }
-        self.identities.extend(merged);
-        self.append
-            .identities
-            .extend(changes.into_iter().map(|(key, traits)| (key, Bytes::from(traits))));
-        self.events.push(Planned::Applied);
-        None
-    }
-
-    fn quarantine(
-        &self,
-        once: Option<Once>,
-        kind: String,
-        integration: Option<String>,
-        reason: &str,
-        detail: &str,
-        raw: &str,
-    ) -> Item {
-        let entry = Quarantined {
-            origin: Origin::Event { kind, integration },
-            reason: reason.to_owned(),
-            detail: detail.to_owned(),
-            status: None,
-            at: self.received,
-            body: raw.as_bytes().to_vec(),
-        };
-        Item { once, content: Content::Quarantine(entry) }
-    }
-}
-
-/// The keys of all identities that `events` ask for.
-fn identity_keys<'a>(events: impl IntoIterator<Item = &'a Event<'a>>) -> HashSet<String> {
-    let mut keys = HashSet::new();
-    for event in events {
-        let (user, anonymous) = mapping::identity_keys(event);
-        keys.extend(user.into_iter().chain(anonymous));
-    }
-    keys
-}
-
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Refusal {
         Refusal::new(error.code(), error.to_string())
@@ -453,6 +294,7 @@ mod tests {
             free_disk_min_bytes: 0,
             keep_delivered: 0,
             dedupe_window: 10,
+            identities_max: 1_000_000,
         };
         let spool = Spool::open(options, Drive::Thread).unwrap();
         let lane = spool.lane("uk", 0).await.unwrap();

@@ -15,6 +15,7 @@
 
 mod answer;
 mod counters;
+mod draft;
 mod encoding;
 mod intake;
 mod push;

@@ -34,6 +34,24 @@ pub fn granted(context: &Context<'_>, categories: &[String]) -> bool {
     categories.iter().all(|category| consent.stance(category) == Stance::Granted)
 }
 
+/// What an event says about `categories`: those that it states, and whether it grants them.
+#[must_use]
+pub fn stated<'c>(
+    context: &Context<'_>,
+    categories: impl IntoIterator<Item = &'c str>,
+) -> Vec<(&'c str, bool)> {
+    let mut categories = categories.into_iter().peekable();
+    if categories.peek().is_none() {
+        return Vec::new();
+    }
+    let consent = Consent::read(context);
+    let stated = categories.filter_map(|category| match consent.stance(category) {
+        Stance::Unstated => None,
+        stance => Some((category, stance == Stance::Granted)),
+    });
+    stated.collect()
+}
+
 /// The consent that one event carries.
 #[derive(Clone, Debug)]
 pub struct Consent<'a> {
@@ -131,6 +149,12 @@ mod tests {
             let asked = ["marketing".to_owned(), "analytics".to_owned()];
             assert_eq!(granted(&context, &asked), both, "{consent}");
             assert!(granted(&context, &[]), "{consent}");
+            let expected: Vec<_> = [("marketing", marketing), ("analytics", analytics)]
+                .into_iter()
+                .filter(|(_, stance)| *stance != Stance::Unstated)
+                .map(|(category, stance)| (category, stance == Stance::Granted))
+                .collect();
+            assert_eq!(stated(&context, ["marketing", "analytics"]), expected, "{consent}");
         }
         assert!(!granted(&Context::default(), &["marketing".to_owned()]));
     }

@@ -81,7 +81,8 @@ fn all_traits<'a>(event: &Event<'a>) -> Object<'a> {
 
 /// The e-mail address of the person: what the event itself says, else what is stored for its `userId`, else
 /// for its `anonymousId`. Trimmed, otherwise as given; what is blank or no string is passed over.
-pub(super) fn email(event: &Event<'_>, identity: &Identity<'_>) -> Option<String> {
+#[must_use]
+pub fn email(event: &Event<'_>, identity: &Identity<'_>) -> Option<String> {
     let in_context =
         || event.context.object("traits").and_then(|traits| address(traits.get("email")));
     in_context()

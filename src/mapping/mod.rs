@@ -18,7 +18,9 @@ pub mod rules;
 pub mod source;
 pub mod table;
 
-pub use identity::{Identity, identity_change, identity_keys, too_large as traits_too_large};
+pub use identity::{
+    Identity, email, identity_change, identity_keys, too_large as traits_too_large,
+};
 pub use record::Record;
 pub use rules::{RECORD_BYTES_MAX, Rule, Rules};
 pub use table::Table;

@@ -1,5 +1,5 @@
-//! Who a record is about, as far as its lane is concerned: all records of a person go to one lane, so that their order is
-//! kept however many lanes there are.
+//! Who a record is about: all records of a person go to one lane, so that their order is kept however many lanes there are,
+//! and all need that person's consent.
 
 /// Lanes that the people of one integration may be spread over.
 pub const LANES_MAX: u32 = 64;
@@ -31,6 +31,30 @@ pub fn lane(person: Person<'_>, lanes: usize) -> usize {
     digest.map_or(0, |digest| digest as usize % lanes)
 }
 
+/// The digests under which `person` says yes or no to a category of consent: of all ids, so that it counts for what the
+/// person did before logging in as well.
+pub fn says(person: Person<'_>) -> impl Iterator<Item = u64> {
+    known(person).chain(person.anonymous.map(|id| digest_64('a', id)))
+}
+
+/// The digests under which a record about `person` must not be denied: those of the person, or else of the device. A
+/// device alone may be shared: what another customer says on it is not said for this one.
+pub fn needs(person: Person<'_>) -> impl Iterator<Item = u64> {
+    let nobody_else = person.email.is_none() && person.user.is_none();
+    let device = person.anonymous.filter(|_| nobody_else);
+    known(person).chain(device.map(|id| digest_64('a', id)))
+}
+
+fn known(person: Person<'_>) -> impl Iterator<Item = u64> {
+    let email = person.email.map(|email| digest_64('e', &email.to_lowercase()));
+    email.into_iter().chain(person.user.map(|id| digest_64('u', id)))
+}
+
+/// The XXH3 of the id, which is stored with records: the same for ever.
+fn digest_64(kind: char, id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(format!("{kind}:{id}").as_bytes())
+}
+
 /// The CRC-32 of the id; a kind of its own keeps a user from sharing the lane of an address that looks the same.
 fn digest(kind: char, id: &str) -> u32 {
     crc32fast::hash(format!("{kind}:{id}").as_bytes())
@@ -52,6 +76,20 @@ mod tests {
         let found = [u1("a1"), jane("jane@example.com"), a1, nobody].map(|person| lane(person, 16));
         assert_eq!(found, [13, 5, 0, 0]);
         assert_eq!(lane(u1("a1"), 1), 0);
+    }
+
+    #[test]
+    fn a_person_speaks_under_every_id_and_a_device_for_those_who_are_nobody_else() {
+        let [email, user, anonymous] = [Some("Jane@x"), Some("u1"), Some("kiosk")];
+        let [jane, device] =
+            [Person { email, user, anonymous }, Person { anonymous, ..Person::default() }];
+        let (e, u, a) = (digest_64('e', "jane@x"), digest_64('u', "u1"), digest_64('a', "kiosk"));
+        assert_eq!(says(jane).collect::<Vec<_>>(), [e, u, a]);
+        assert_eq!(needs(jane).collect::<Vec<_>>(), [e, u]);
+        assert_eq!(says(device).chain(needs(device)).collect::<Vec<_>>(), [a, a]);
+        assert_eq!(needs(Person::default()).count(), 0);
+        // Fixed for ever: what is on disk would not be found again.
+        assert_eq!(u, 7_984_949_632_014_793_882);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bincode::Options as _;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::entry::{Entry, LaneId, RECORD_BYTES_MAX, Seq};
+use super::entry::{Entry, LaneId, PersonKey, PersonKeys, RECORD_BYTES_MAX, Seq};
 use crate::clock::UnixMillis;
 
 /// A chunk is closed before its records exceed this; a larger record fills one alone.
@@ -45,9 +45,11 @@ pub struct Chunk<'a> {
     /// The `@type`s that occur in it.
     #[serde(borrow)]
     types: Vec<&'a str>,
-    /// (index into `types`, bytes), in order.
+    /// (index into `types`, how many of `people`, bytes), in order.
     #[serde(borrow)]
-    records: Vec<(u8, Raw<'a>)>,
+    records: Vec<(u8, u8, Raw<'a>)>,
+    /// The keys of the records' people, in the records' order.
+    people: Vec<PersonKey>,
     /// The bytes of `records`, so that packing need not add them up for each.
     #[serde(skip)]
     bytes: usize,
@@ -73,12 +75,13 @@ impl<'a> Chunk<'a> {
     /// An empty chunk.
     #[must_use]
     pub fn new(committed_at: UnixMillis, bytes_before: u64) -> Chunk<'a> {
-        Chunk { committed_at, bytes_before, types: Vec::new(), records: Vec::new(), bytes: 0 }
+        let (types, records, people) = (Vec::new(), Vec::new(), Vec::new());
+        Chunk { committed_at, bytes_before, types, records, people, bytes: 0 }
     }
 
     /// Adds a record, unless the chunk is full: then the caller starts another.
     #[must_use]
-    pub fn push(&mut self, record_type: &'a str, record: &'a [u8]) -> bool {
+    pub fn push(&mut self, record_type: &'a str, record: &'a [u8], person: PersonKeys) -> bool {
         let full = self.records.len() == CHUNK_RECORDS_MAX
             || (!self.records.is_empty() && self.bytes + record.len() > CHUNK_BYTES);
         let known = self.types.iter().position(|known| *known == record_type);
@@ -89,7 +92,11 @@ impl<'a> Chunk<'a> {
         if known.is_none() {
             self.types.push(record_type);
         }
-        self.records.push((index, Raw(record)));
+        let before = self.people.len();
+        self.people.extend(person.iter());
+        // Two at most.
+        let keys = u8::try_from(self.people.len() - before).unwrap_or_default();
+        self.records.push((index, keys, Raw(record)));
         self.bytes += record.len();
         true
     }
@@ -114,7 +121,7 @@ impl<'a> Chunk<'a> {
 
     /// Its records' (`@type`, bytes), in order.
     pub fn records(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
-        self.records.iter().map(|(index, record)| {
+        self.records.iter().map(|(index, _, record)| {
             (self.types.get(usize::from(*index)).copied().unwrap_or_default(), record.0)
         })
     }
@@ -124,12 +131,17 @@ impl<'a> Chunk<'a> {
     #[must_use]
     pub fn entries(&self, first: Seq, from: Seq, buffer: &Bytes) -> Vec<Entry> {
         let types: Vec<Arc<str>> = self.types.iter().map(|name| Arc::from(*name)).collect();
-        let skip = usize::try_from(from.0.saturating_sub(first.0)).unwrap_or(usize::MAX);
-        let later = self.records.iter().zip(first.0..).skip(skip);
+        let mut people = self.people.iter().copied();
+        let all = self.records.iter().zip(first.0..).map(|((index, keys, record), seq)| {
+            let person = PersonKeys::new(people.by_ref().take(usize::from(*keys)));
+            (seq, index, record, person)
+        });
+        let later = all.filter(|(seq, ..)| *seq >= from.0);
         later
-            .filter_map(|((index, record), seq)| {
+            .filter_map(|(seq, index, record, person)| {
                 let record_type = types.get(usize::from(*index))?.clone();
-                Some(Entry { seq: Seq(seq), record_type, record: buffer.slice_ref(record.0) })
+                let record = buffer.slice_ref(record.0);
+                Some(Entry { seq: Seq(seq), record_type, record, person })
             })
             .collect()
     }
@@ -140,7 +152,7 @@ impl<'a> Chunk<'a> {
     /// When the chunk is empty: a stored chunk must hold a seq.
     pub fn encode(&self, value: &mut Vec<u8>) {
         assert!(!self.is_empty(), "an empty chunk is never stored");
-        value.reserve(self.bytes() + 24 * self.len() + 64);
+        value.reserve(self.bytes() + 24 * self.len() + 8 * self.people.len() + 64);
         codec()
             .serialize_into(value, self)
             .expect("writing into memory cannot fail below the limit");
@@ -156,10 +168,14 @@ impl<'a> Chunk<'a> {
         if chunk.is_empty() {
             return Err(ChunkError::Body("it holds no record".to_owned()));
         }
-        if chunk.records.iter().any(|(index, _)| usize::from(*index) >= chunk.types.len()) {
+        if chunk.records.iter().any(|(index, ..)| usize::from(*index) >= chunk.types.len()) {
             return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
         }
-        chunk.bytes = chunk.records.iter().map(|(_, record)| record.0.len()).sum();
+        let keys: usize = chunk.records.iter().map(|(_, keys, _)| usize::from(*keys)).sum();
+        if keys != chunk.people.len() {
+            return Err(ChunkError::Body("its people are not those of its records".to_owned()));
+        }
+        chunk.bytes = chunk.records.iter().map(|(.., record)| record.0.len()).sum();
         Ok(chunk)
     }
 }
@@ -201,11 +217,16 @@ mod tests {
     fn packed(records: &[(String, Vec<u8>)]) -> Chunk<'_> {
         let mut chunk = Chunk::new(UnixMillis(7), 11);
         for (record_type, record) in records {
-            if !chunk.push(record_type, record) {
+            if !chunk.push(record_type, record, person(record)) {
                 break;
             }
         }
         chunk
+    }
+
+    /// None, one or two keys, by the record.
+    fn person(record: &[u8]) -> PersonKeys {
+        PersonKeys::new((0..record.len() as u64 % 3).map(PersonKey))
     }
 
     fn encoded(chunk: &Chunk<'_>) -> Vec<u8> {
@@ -227,6 +248,10 @@ mod tests {
             let chunk = packed(&records);
             let value = encoded(&chunk);
             prop_assert_eq!(Chunk::decode(&value).unwrap(), chunk.clone());
+            let buffer = Bytes::from(value);
+            let entries = Chunk::decode(&buffer).unwrap().entries(Seq(5), Seq(0), &buffer);
+            prop_assert_eq!(entries.len(), chunk.len());
+            prop_assert!(entries.iter().all(|entry| entry.person == person(&entry.record)));
             prop_assert!(chunk.len() == 1 || chunk.bytes() <= CHUNK_BYTES);
             prop_assert_eq!(parse_key(&key(LaneId(lane), Seq(first))).unwrap(), (LaneId(lane), Seq(first)));
         }
@@ -248,11 +273,12 @@ mod tests {
     fn a_chunk_closes_at_its_size_and_a_large_record_fills_one_alone() {
         let (small, large) = (vec![b'x'; 12_000], vec![b'x'; RECORD_BYTES_MAX]);
         let mut chunk = Chunk::new(UnixMillis(0), 0);
-        assert!(chunk.push("a", &small) && chunk.push("a", &small));
-        assert!(!chunk.push("a", &small));
+        let nobody = PersonKeys::default();
+        assert!(chunk.push("a", &small, nobody) && chunk.push("a", &small, nobody));
+        assert!(!chunk.push("a", &small, nobody));
         let mut alone = Chunk::new(UnixMillis(0), 0);
-        assert!(alone.push("a", &large));
-        assert!(!alone.push("a", b""[..].as_ref()));
+        assert!(alone.push("a", &large, nobody));
+        assert!(!alone.push("a", b""[..].as_ref(), nobody));
         assert!(encoded(&alone).len() <= VALUE_BYTES_MAX);
     }
 

@@ -25,11 +25,51 @@ pub struct QuarantineId(pub u64);
 pub struct Append {
     /// Records and quarantine entries, in the order of arrival.
     pub items: Vec<Item>,
-    /// Traits to merge into stored identities, applied before the items: (key, JSON object).
+    /// Traits to merge into stored identities: (key, JSON object).
     pub identities: Vec<(String, Bytes)>,
+    /// What people say about their consent, in the order of arrival.
+    pub consents: Vec<Consent>,
     /// Quarantine entries that this append replaces (retry) or removes (drop). When one of them no longer
     /// exists nothing is stored.
     pub releases: Vec<QuarantineId>,
+}
+
+/// What a person says about one category of consent. The latest counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consent {
+    /// The person.
+    pub person: PersonKey,
+    /// The category.
+    pub category: String,
+    /// Granted, or denied.
+    pub granted: bool,
+    /// The item of the same event, by its index: when that is a repeat, so is this, and nothing changes.
+    pub item: Option<usize>,
+}
+
+/// The digest of an id of a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PersonKey(pub u64);
+
+/// The keys under which a record's person may deny consent later; none: nobody can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonKeys([Option<PersonKey>; PersonKeys::MAX]);
+
+impl PersonKeys {
+    /// How many there are at most.
+    pub const MAX: usize = 2;
+
+    /// Up to [`PersonKeys::MAX`] keys; more are left out.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = PersonKey>) -> PersonKeys {
+        let mut keys = keys.into_iter();
+        PersonKeys([keys.next(), keys.next()])
+    }
+
+    /// The keys.
+    pub fn iter(&self) -> impl Iterator<Item = PersonKey> + '_ {
+        self.0.iter().flatten().copied()
+    }
 }
 
 /// One thing to store.
@@ -52,9 +92,13 @@ pub enum Content {
         record_type: Arc<str>,
         /// The exact JSON bytes that will be pushed.
         record: Bytes,
+        /// Whose consent it needs.
+        person: PersonKeys,
     },
     /// To the quarantine.
     Quarantine(Quarantined),
+    /// Nowhere: an event without a record, whose repeats must be known for what it says about consent.
+    Nothing,
 }
 
 /// The largest record that the spool takes; a larger one is its caller's bug.
@@ -93,6 +137,8 @@ pub enum Origin {
         seq: Seq,
         /// Its `@type`.
         record_type: String,
+        /// Whose consent it needs.
+        person: PersonKeys,
     },
     /// An event of a batch that could not become a record.
     Event {
@@ -119,6 +165,8 @@ pub struct Entry {
     pub record_type: Arc<str>,
     /// The exact bytes that were appended.
     pub record: Bytes,
+    /// Whose consent it needs.
+    pub person: PersonKeys,
 }
 
 /// How the oldest records of a lane ended, in one step. With copies it is durable when it returns; without, it is written
@@ -133,8 +181,10 @@ pub struct Settlement {
     pub records: u64,
     /// Their bytes, as `peek` gave them.
     pub bytes: u64,
-    /// Their common end.
+    /// Their common end …
     pub end: End,
+    /// … but for these of them, which were withheld; ascending.
+    pub withheld: Vec<Seq>,
     /// Copies for the quarantine, durable before the cursor passes the records.
     pub copies: Vec<Quarantined>,
     /// The push that brought it about, for the event debugger.
@@ -162,11 +212,13 @@ pub struct Delivery {
     pub first: Seq,
     /// Settled records from `first` on.
     pub records: u64,
-    /// How they ended.
+    /// How they ended …
     pub end: End,
-    /// The answer's status.
+    /// … but for these of them, which were withheld; ascending.
+    pub withheld: Vec<Seq>,
+    /// The answer's status; 0 when nothing was pushed.
     pub status: u16,
-    /// The attempt that was answered, from 1.
+    /// The attempt that was answered, from 1; 0 when nothing was pushed.
     pub attempt: u32,
     /// When the push began.
     pub sent_at: UnixMillis,

@@ -15,6 +15,7 @@
 //! | `entry`, `error` | the words of the interface |
 //! | `chunk`, `sealed` (PURE) | records and small values as bytes |
 //! | `dedupe` (PURE) | the window of recent message ids |
+//! | `consent` (PURE) | what is remembered of a person's consent |
 //! | `log` | the log: frames, segments, reading and writing them, recovery |
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
 //! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
@@ -27,6 +28,7 @@
 
 pub mod chunk;
 mod committer;
+mod consent;
 mod dedupe;
 pub mod durable;
 mod entry;
@@ -54,12 +56,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dedupe::Once;
 pub use self::entry::{
-    Append, Content, DETAIL_BYTES_MAX, Delivery, End, Entry, Item, LaneId, LaneStats, Origin,
-    QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Seq, Settlement,
+    Append, Consent, Content, DETAIL_BYTES_MAX, Delivery, End, Entry, Item, LaneId, LaneStats,
+    Origin, PersonKey, PersonKeys, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Seq,
+    Settlement,
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
 use self::committer::{Committer, Driver, Keeper};
+use self::identity::Cache;
 use self::log::{Prepared, Syncer, Writer};
 use self::opening::Recovered;
 use self::shared::Shared;
@@ -102,6 +106,8 @@ pub struct Options {
     pub keep_delivered: u64,
     /// Most recent message ids remembered per scope.
     pub dedupe_window: usize,
+    /// Identities and denials of consent remembered; those not used for the longest time go first, denials last.
+    pub identities_max: u64,
 }
 
 /// The spool's handle: cheap to clone; reading and writing may be done from any task.
@@ -126,11 +132,13 @@ impl Spool {
         let directory = options.directory.clone();
         generation::create_directory(&directory)?;
         let lock = Arc::new(generation::lock(&directory)?);
-        let Recovered { path, store, log, lanes, windows, quarantine, noted } =
+        let Recovered { path, store, log, lanes, windows, quarantine, remembered, noted } =
             Recovered::of(&options)?;
         let (entries, bytes, newest) = quarantine;
         let (log, last, active) = (log.log, log.last, log.active);
-        let shared = Arc::new(Shared::new(options, path, store, log, &lanes, (entries, bytes)));
+        let cache = Cache::new(remembered.newest, options.identities_max);
+        let size = (entries, bytes);
+        let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, size));
         let prepared = Prepared::default();
         let threads = generation::failed("start the threads of", &directory);
         let failing = shared.clone();
@@ -140,7 +148,8 @@ impl Spool {
         });
         let (keeper, syncer) = started.map_err(threads)?;
         let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
-        let committer = Committer::new(shared.clone(), writer, keeper, lanes, windows, newest);
+        let found = (lanes, windows, newest, remembered);
+        let committer = Committer::new(shared.clone(), writer, keeper, found);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
         let driver = Arc::new(Driver::new(shared.clone(), committer));
@@ -329,16 +338,36 @@ impl Spool {
     pub async fn identities(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, ReadError> {
         let cached: Option<Vec<_>> =
             keys.iter().map(|key| self.shared.identities.get(key)).collect();
-        if let Some(identities) = cached {
-            return Ok(identities);
+        if let Some(found) = cached {
+            return Ok(self.shared.used(&keys, found));
         }
-        let shared = self.shared.clone();
-        let read =
-            move || keys.iter().map(|key| shared.identity(key)).collect::<Result<Vec<_>, _>>();
-        match tokio::task::spawn_blocking(read).await {
-            Ok(identities) => Ok(identities?),
-            Err(error) => Err(ReadError::Failed(error.to_string())),
-        }
+        let read = move |shared: &Shared| {
+            let found = keys.iter().map(|key| shared.identity(key));
+            let found = found.collect::<Result<Vec<_>, _>>()?;
+            Ok(shared.used(&keys, found))
+        };
+        self.read(read).await
+    }
+
+    /// For each of `people`, whether the latest that was said under one of their keys denies one of `categories`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn denied(
+        &self,
+        people: Vec<PersonKeys>,
+        categories: &[String],
+    ) -> Result<Vec<bool>, ReadError> {
+        let keys = people.iter().flat_map(PersonKeys::iter).map(consent::key).collect();
+        let mut found = self.identities(keys).await?.into_iter();
+        let denies = |said: &Option<Bytes>| {
+            said.as_ref().is_some_and(|said| consent::denies(said, categories))
+        };
+        let of = |person: &PersonKeys| {
+            let said: Vec<_> = found.by_ref().take(person.iter().count()).collect();
+            said.iter().any(denies)
+        };
+        Ok(people.iter().map(of).collect())
     }
 
     /// Up to `limit` quarantine entries with ids of at least `from`, oldest first.
@@ -384,6 +413,8 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod identity_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub(crate) fn options(directory: &Path) -> Options {
         free_disk_min_bytes: 0,
         keep_delivered: 50,
         dedupe_window: 200,
+        identities_max: 1_000_000,
     }
 }
 
@@ -43,7 +44,12 @@ pub(crate) fn record(lane: LaneId, record_type: &str, body: &[u8]) -> Item {
     let record = Bytes::copy_from_slice(body);
     Item {
         once: None,
-        content: Content::Record { lane, record_type: Arc::from(record_type), record },
+        content: Content::Record {
+            lane,
+            record_type: Arc::from(record_type),
+            record,
+            person: PersonKeys::default(),
+        },
     }
 }
 
@@ -65,7 +71,16 @@ pub(crate) fn quarantined(body: &[u8]) -> Quarantined {
 
 pub(crate) fn settlement(lane: LaneId, first: u64, records: u64, bytes: u64) -> Settlement {
     let (first, end) = (Seq(first), End::Delivered);
-    Settlement { lane, first, records, bytes, end, copies: vec![], delivery: None }
+    Settlement {
+        lane,
+        first,
+        records,
+        bytes,
+        end,
+        withheld: vec![],
+        copies: vec![],
+        delivery: None,
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -194,6 +209,7 @@ async fn apply(spool: &Spool, lanes: &[LaneId], model: &mut Model, step: Step) {
                 records,
                 bytes,
                 end: ENDS[end],
+                withheld: vec![],
                 copies,
                 delivery: None,
             };

@@ -9,7 +9,7 @@ use super::error::OpenError;
 use super::generation::{self, damaged};
 use super::log::{Log, Opened};
 use super::manifest::{Floor, Manifest};
-use super::store::{LaneOnDisk, Store, StoreError};
+use super::store::{LaneOnDisk, Remembered, Store, StoreError};
 use crate::kill_point;
 
 /// The log's directory within the spool's.
@@ -34,6 +34,8 @@ pub(super) struct Recovered {
     pub(super) windows: Windows,
     /// The quarantine's entries, their bytes, and the newest id.
     pub(super) quarantine: (u64, u64, u64),
+    /// How many identities there are.
+    pub(super) remembered: Remembered,
     /// Segments that the store knows.
     pub(super) noted: HashSet<u64>,
 }
@@ -97,7 +99,8 @@ impl Recovered {
         let mut windows = Windows::new(options.dedupe_window);
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;
-        Ok(Recovered { path, store, log, lanes, windows, quarantine, noted })
+        let remembered = store.remembered().map_err(unreadable)?;
+        Ok(Recovered { path, store, log, lanes, windows, quarantine, remembered, noted })
     }
 }
 

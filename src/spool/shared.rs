@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::Options;
 use super::entry::LaneId;
 use super::error::AppendError;
-use super::identity::Cache;
+use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
@@ -123,6 +123,7 @@ impl Shared {
         generation: PathBuf,
         store: Store,
         log: Log,
+        identities: Cache,
         lanes: &[LaneOnDisk],
         (entries, bytes): (u64, u64),
     ) -> Shared {
@@ -132,7 +133,7 @@ impl Shared {
             generation,
             store,
             log: Arc::new(log),
-            identities: Cache::default(),
+            identities,
             lanes: RwLock::new(lanes),
             quarantine_entries: AtomicU64::new(entries),
             quarantine_bytes: AtomicU64::new(bytes),
@@ -241,15 +242,21 @@ impl Shared {
 
     // ── identities ──
 
-    /// The traits of `key`, from the cache or the disk. May block on the disk.
-    pub(super) fn identity(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        if let Some(traits) = self.identities.get(key) {
-            return Ok(traits);
+    /// What is stored for `key`, from the cache or the disk. May block on the disk.
+    pub(super) fn identity(&self, key: &str) -> Result<Option<Identity>, StoreError> {
+        if let Some(identity) = self.identities.get(key) {
+            return Ok(identity);
         }
         let epoch = self.identities.epoch();
-        let traits = self.store.identity(key)?;
-        self.identities.fill(epoch, key.to_owned(), traits.clone());
-        Ok(traits)
+        let identity = self.store.identity(key)?;
+        self.identities.fill(epoch, key.to_owned(), identity.clone());
+        Ok(identity)
+    }
+
+    /// The contents of identities that were `found` for events.
+    pub(super) fn used(&self, keys: &[String], found: Vec<Option<Identity>>) -> Vec<Option<Bytes>> {
+        self.identities.used(keys, &found);
+        found.into_iter().map(|identity| Some(identity?.json)).collect()
     }
 
     // ── flush and failure ──

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{key, parse_key};
@@ -17,8 +16,9 @@ use super::durable;
 use super::entry::{End, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
+use super::identity::Identity;
 use super::log::Applied;
-use super::log::frame::{Part, Tree};
+use super::log::frame::{FrameBuilder, Part, Tree};
 use super::log::table::Meta;
 use super::panics::watched;
 use super::sealed::{seal, unseal};
@@ -78,14 +78,20 @@ impl Tallies {
     }
 
     /// Adds `records` that ended as `end`.
-    pub(super) fn add(&mut self, end: End, records: u64, bytes: u64) {
-        self.bytes += bytes;
+    pub(super) fn add(&mut self, end: End, records: u64) {
         *match end {
             End::Delivered => &mut self.delivered,
             End::Quarantined => &mut self.quarantined,
             End::Withheld => &mut self.withheld,
             End::Erased => &mut self.erased,
         } += records;
+    }
+}
+
+impl Remembered {
+    /// Adds it to a frame.
+    pub(super) fn put(&self, frame: &mut FrameBuilder) {
+        frame.put(Tree::Cursors, REMEMBERED, &seal(REMEMBERED, self));
     }
 }
 
@@ -108,6 +114,17 @@ pub(super) struct LaneOnDisk {
 
 /// Beside the lanes' tallies: how far the log's changes are here.
 const APPLIED: &[u8] = b"applied";
+/// Beside the lanes' tallies: what is remembered of the identities as a whole.
+const REMEMBERED: &[u8] = b"identities";
+
+/// How many identities there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    /// Entries of the tree.
+    pub(super) count: u64,
+    /// The newest use: numbers that are never given twice.
+    pub(super) newest: u64,
+}
 
 /// An open store.
 #[derive(Debug)]
@@ -121,6 +138,7 @@ pub(super) struct Store {
     pub(super) identities: Values,
     pub(super) deliveries: Values,
     pub(super) dedupe: Values,
+    pub(super) ages: Values,
 }
 
 impl Store {
@@ -177,6 +195,7 @@ impl Store {
             identities: values(Tree::Identities, "identities")?,
             deliveries: values(Tree::Deliveries, "deliveries")?,
             dedupe: values(Tree::Dedupe, "dedupe")?,
+            ages: values(Tree::Ages, "ages")?,
             db,
         })
     }
@@ -278,6 +297,7 @@ impl Store {
             Tree::Identities => &self.identities,
             Tree::Deliveries => &self.deliveries,
             Tree::Dedupe => &self.dedupe,
+            Tree::Ages => &self.ages,
             Tree::Segments => &self.segments,
         }
     }
@@ -354,9 +374,32 @@ impl Store {
 
     // ── identities and ids ──
 
-    /// The traits of `key`.
-    pub(super) fn identity(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.identities.get(key.as_bytes())?.map(|traits| Bytes::copy_from_slice(&traits)))
+    /// What is stored for `key`.
+    pub(super) fn identity(&self, key: &str) -> Result<Option<Identity>, StoreError> {
+        self.identities.get(key.as_bytes())?.map(|value| Identity::decode(&value)).transpose()
+    }
+
+    /// The identities that were not used for the longest time, with their keys in [`Tree::Ages`].
+    pub(super) fn oldest(&self) -> impl Iterator<Item = Result<(Vec<u8>, String), StoreError>> {
+        self.ages.tree.iter().filter_map(|item| {
+            let read = || {
+                let (age, value) = item?;
+                let Some(key) = self.ages.read(&age, value)? else { return Ok(None) };
+                let key = String::from_utf8(key.to_vec());
+                let key = key.map_err(|_| StoreError("an identity's key is no text".to_owned()))?;
+                Ok(Some((age.to_vec(), key)))
+            };
+            read().transpose()
+        })
+    }
+
+    /// What [`Remembered::put`] was last told.
+    pub(super) fn remembered(&self) -> Result<Remembered, StoreError> {
+        let value = self.cursors.get(REMEMBERED)?;
+        let remembered = value.map(|value| unseal(REMEMBERED, &value)).transpose();
+        remembered
+            .map(Option::unwrap_or_default)
+            .map_err(|error| StoreError(format!("how many identities there are: {error}")))
     }
 
     /// Reads the dedupe windows back, newest entries first. Those of frames after `last` are of commits that were lost

@@ -26,6 +26,8 @@ pub(super) enum Work {
 
 /// What a record or an entry takes beside its bytes, at most: its place in a chunk, its digest, its names.
 const ITEM_BYTES: usize = 160;
+/// What a change of consent takes, and one that goes for it.
+const CONSENT_BYTES: usize = 512;
 /// What a request takes beside its items.
 const REQUEST_BYTES: usize = 512;
 
@@ -36,12 +38,14 @@ impl Work {
         let item = |item: &Item| match &item.content {
             Content::Record { record, .. } => record.len() + ITEM_BYTES,
             Content::Quarantine(quarantined) => entry(quarantined),
+            Content::Nothing => ITEM_BYTES,
         };
         let bytes = match self {
             Work::Append(append, _) => {
                 let traits = append.identities.iter();
                 append.items.iter().map(item).sum::<usize>()
                     + traits.map(|(key, new)| key.len() + new.len() + 1024).sum::<usize>()
+                    + append.consents.len() * CONSENT_BYTES
             }
             Work::Settle(settlement, _) => {
                 let answer = settlement.delivery.as_ref().map_or(0, |push| push.answer.len());

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pillarbox::spool::{
-    Append, Content, Drive, Item, LaneId, Once, Options, QuarantineId, Seq, Spool, SyncMode,
+    Append, Content, Drive, Item, LaneId, Once, Options, PersonKeys, QuarantineId, Seq, Spool,
+    SyncMode,
 };
 
 use super::history::{History, What, ids};
@@ -183,6 +184,7 @@ fn options(directory: &Path) -> Options {
         free_disk_min_bytes: 0,
         keep_delivered: KEEP,
         dedupe_window: 100_000,
+        identities_max: 1_000_000,
     }
 }
 
@@ -241,6 +243,7 @@ async fn again(spool: &Spool, lane: LaneId, newest: &[String]) -> Result<(), Str
             lane,
             record_type: Arc::from("custom_event"),
             record: Bytes::from(format!(r#"{{"id":"{id}"}}"#)),
+            person: PersonKeys::default(),
         },
     };
     let items = newest.iter().chain([&fresh]).map(item).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::chunk::{Chunk, key};
-use super::super::entry::{Delivery, Seq};
+use super::super::entry::{Delivery, PersonKeys, Seq};
 use super::super::log::frame::{FrameBuilder, Tree};
 use super::super::log::table::Placed;
 use super::super::sealed::seal;
@@ -18,7 +18,7 @@ use crate::clock::UnixMillis;
 pub(super) struct Lane {
     pub(super) disk: LaneOnDisk,
     /// Records of the group under way.
-    pub(super) added: Vec<(Arc<str>, Bytes)>,
+    pub(super) added: Vec<(Arc<str>, Bytes, PersonKeys)>,
     pub(super) added_bytes: u64,
     pub(super) settled: bool,
     /// It differs from what was published of it.
@@ -45,7 +45,10 @@ impl Lane {
         let mut rest = added.iter().peekable();
         while rest.peek().is_some() {
             let mut chunk = Chunk::new(committed_at, self.disk.bytes);
-            while rest.next_if(|(record_type, record)| chunk.push(record_type, record)).is_some() {}
+            while rest
+                .next_if(|(record_type, record, person)| chunk.push(record_type, record, *person))
+                .is_some()
+            {}
             let (lane, first, at) = (self.disk.lane, Seq(self.disk.newest + 1), frame.len() as u64);
             frame.chunk(lane, first, |value| chunk.encode(value));
             self.disk.newest += chunk.len() as u64;

@@ -15,6 +15,7 @@
 //! only refuses.
 
 mod drive;
+mod identities;
 mod keeper;
 mod lane;
 mod plan;
@@ -44,7 +45,7 @@ use super::log::table::Placed;
 use super::quarantine;
 use super::sealed::seal;
 use super::shared::{LaneView, Shared};
-use super::store::{LaneOnDisk, StoreError};
+use super::store::{LaneOnDisk, Remembered, StoreError};
 use super::work::{Answer, Work, refuse};
 use crate::clock::{self, UnixMillis};
 use crate::kill_point;
@@ -67,6 +68,7 @@ pub(super) struct Committer {
     lanes: BTreeMap<LaneId, Lane>,
     windows: Windows,
     quarantine_newest: u64,
+    remembered: Remembered,
     group: Group,
     frame: FrameBuilder,
     /// Bytes written to the log since the last checkpoint, and when that was.
@@ -87,9 +89,12 @@ impl Committer {
         shared: Arc<Shared>,
         writer: Writer,
         keeper: Keeper,
-        lanes: Vec<LaneOnDisk>,
-        windows: Windows,
-        quarantine_newest: u64,
+        (lanes, windows, quarantine_newest, remembered): (
+            Vec<LaneOnDisk>,
+            Windows,
+            u64,
+            Remembered,
+        ),
     ) -> Committer {
         let lanes = lanes.into_iter().map(|disk| (disk.lane, Lane::new(disk))).collect();
         Committer {
@@ -99,6 +104,7 @@ impl Committer {
             lanes,
             windows,
             quarantine_newest,
+            remembered,
             group: Group::default(),
             frame: FrameBuilder::default(),
             since_checkpoint: 0,
@@ -209,7 +215,7 @@ impl Committer {
     }
 
     fn write(&mut self, flush_now: bool) -> Result<(), StoreError> {
-        let chunks = self.build();
+        let chunks = self.build()?;
         if !self.frame.is_empty() {
             self.since_checkpoint += self.frame.len() as u64;
             let mut flush = self.group.flush;
@@ -250,15 +256,13 @@ impl Committer {
     }
 
     /// The group as a frame; returns where its chunks lie in it.
-    fn build(&mut self) -> Vec<Placed> {
+    fn build(&mut self) -> Result<Vec<Placed>, StoreError> {
+        self.frame.clear();
+        self.put_identities()?;
         let (frame, group) = (&mut self.frame, &self.group);
-        frame.clear();
         for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
             let key = lane.disk.lane.0.to_be_bytes();
             frame.put(Tree::Lanes, &key, &seal(&key, &(&lane.disk.integration, lane.disk.number)));
-        }
-        for (key, traits) in &group.identities {
-            frame.put(Tree::Identities, key.as_bytes(), traits);
         }
         for entry in &group.quarantined {
             self.quarantine_newest += 1;
@@ -289,13 +293,13 @@ impl Committer {
         for lane in self.lanes.values_mut().filter(|lane| lane.settled) {
             lane.settle(frame);
         }
-        chunks
+        Ok(chunks)
     }
 
     /// Makes what was committed visible: before the answers.
     fn publish(&mut self, group: &mut Group) {
-        for (key, traits) in mem::take(&mut group.identities) {
-            self.shared.identities.changed(key, traits);
+        for (key, identity) in mem::take(&mut group.remembered) {
+            self.shared.identities.changed(key, identity);
         }
         for id in mem::take(&mut group.new_lanes) {
             if let Some(lane) = self.lanes.get(&id) {

@@ -1,26 +1,27 @@
 //! Requests become a group: in memory, without a write.
 
-use std::collections::{BTreeMap, HashSet};
-
-use bytes::Bytes;
+use std::collections::HashSet;
 
 use super::super::dedupe::Once;
 use super::super::entry::{
-    Append, Content, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
+    Append, Content, End, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
 };
 use super::super::error::AppendError;
+use super::super::identity::Identity;
 use super::super::shared::Shared;
-use super::super::store::{LaneOnDisk, StoreError, Tallies};
+use super::super::store::{LaneOnDisk, Tallies};
 use super::super::work::{Answer, Work};
 use super::Committer;
+use super::identities::Changes;
 use super::lane::Lane;
-use crate::event::object::merge;
 
 /// What the group under way will insert, beside the records in its lanes.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) answers: Vec<Answer>,
-    pub(super) identities: BTreeMap<String, Bytes>,
+    pub(super) identities: Changes,
+    /// What became of the identities, in the order of the frame.
+    pub(super) remembered: Vec<(String, Option<Identity>)>,
     pub(super) quarantined: Vec<Quarantined>,
     pub(super) ids: Vec<Once>,
     pub(super) ids_known: HashSet<Once>,
@@ -78,7 +79,7 @@ impl Committer {
     fn plan_append(&mut self, append: Append) -> Result<Receipt, AppendError> {
         let mut receipt = Receipt::default();
         let mut seen = HashSet::new();
-        let (mut records, mut bytes) = (0, 0);
+        let (mut records, mut bytes) = (0_u64, 0);
         for (index, item) in append.items.iter().enumerate() {
             let known = item.once.is_some_and(|once| {
                 self.windows.contains(&once)
@@ -89,7 +90,7 @@ impl Committer {
                 receipt.duplicates.push(index);
                 continue;
             }
-            records += 1;
+            records += u64::from(!matches!(item.content, Content::Nothing));
             bytes += match &item.content {
                 Content::Record { record, .. } => {
                     assert!(
@@ -99,6 +100,7 @@ impl Committer {
                     record.len()
                 }
                 Content::Quarantine(entry) => entry.body.len(),
+                Content::Nothing => 0,
             } as u64;
         }
         if records > 0 && append.releases.is_empty() {
@@ -117,7 +119,7 @@ impl Committer {
             }
         }
         // What can fail comes first: a refused append leaves nothing in the group.
-        let merged = self.merged(&append.identities);
+        let merged = self.merged(&append, &receipt);
         self.group.identities.extend(merged.map_err(|error| AppendError::Failed(error.0))?);
         if !releases.is_empty() {
             // The store may keep a removal that the log loses: the entry must not be gone with its record.
@@ -126,27 +128,6 @@ impl Committer {
         self.group.releases.extend(releases);
         self.take(append, &receipt);
         Ok(receipt)
-    }
-
-    /// The identities as they are with `changes`, later ones over earlier ones.
-    fn merged(&self, changes: &[(String, Bytes)]) -> Result<BTreeMap<String, Bytes>, StoreError> {
-        let mut identities: BTreeMap<String, Bytes> = BTreeMap::new();
-        for (key, traits) in changes {
-            let old = match identities.get(key).or_else(|| self.group.identities.get(key)) {
-                Some(old) => Some(old.clone()),
-                None => self.shared.identity(key)?,
-            };
-            let merged = merge(old.as_deref(), traits);
-            let fits = merged.len() <= RECORD_BYTES_MAX;
-            if !fits {
-                // Ingest refuses traits that do not fit; two requests at once may each fit, and not together.
-                tracing::warn!(
-                    "two identifies of one person do not fit together: the newer one replaces the older"
-                );
-            }
-            identities.insert(key.clone(), if fits { Bytes::from(merged) } else { traits.clone() });
-        }
-        Ok(identities)
     }
 
     fn take(&mut self, append: Append, receipt: &Receipt) {
@@ -160,15 +141,16 @@ impl Committer {
                 self.group.ids_known.insert(once);
             }
             match item.content {
-                Content::Record { lane, record_type, record } => {
+                Content::Record { lane, record_type, record, person } => {
                     let lane = self
                         .lanes
                         .get_mut(&lane)
                         .expect("records go to lanes that `Spool::lane` gave");
                     lane.added_bytes += record.len() as u64;
-                    lane.added.push((record_type, record));
+                    lane.added.push((record_type, record, person));
                 }
                 Content::Quarantine(entry) => self.group.quarantined.push(entry),
+                Content::Nothing => {}
             }
         }
     }
@@ -183,7 +165,11 @@ impl Committer {
             lane.disk.tallies.cursor(),
             "a settlement begins at the cursor"
         );
-        lane.disk.tallies.add(settlement.end, settlement.records, settlement.bytes);
+        let withheld = settlement.withheld.len() as u64;
+        assert!(withheld <= settlement.records, "withheld records are among those settled");
+        lane.disk.tallies.add(settlement.end, settlement.records - withheld);
+        lane.disk.tallies.add(End::Withheld, withheld);
+        lane.disk.tallies.bytes += settlement.bytes;
         assert!(
             lane.disk.tallies.settled() <= lane.disk.newest,
             "a settlement ends at the newest record"

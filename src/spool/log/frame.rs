@@ -23,7 +23,7 @@ pub(crate) const SEGMENT_HEAD_BYTES: usize = 28;
 /// Bytes before a frame's first part.
 pub(crate) const FRAME_HEAD_BYTES: usize = 36;
 /// What a new segment is written in; another version is refused.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 const SEGMENT_MARK: &[u8; 6] = b"PBXLOG";
 pub(crate) const FRAME_MARK: [u8; 4] = *b"PBXF";

@@ -45,6 +45,8 @@ pub(crate) enum Tree {
     Dedupe = 6,
     /// What the log's segments hold; never in the log itself.
     Segments = 7,
+    /// The identities by when they were last used.
+    Ages = 8,
 }
 
 /// A part of a frame.
@@ -185,7 +187,7 @@ impl PartHead {
 
     /// Whether a head of this kind can be at all: what is carved out of any bytes should not be summed in vain.
     pub(crate) fn is_likely(self) -> bool {
-        (CHUNK..=PIECE).contains(&self.kind) && self.tree <= Tree::Segments as u8
+        (CHUNK..=PIECE).contains(&self.kind) && self.tree <= Tree::Ages as u8
     }
 
     /// The lane and first seq of a chunk, whose part begins `bytes`: not checked yet.
@@ -241,6 +243,7 @@ impl Tree {
             Tree::Deliveries,
             Tree::Dedupe,
             Tree::Segments,
+            Tree::Ages,
         ];
         all.into_iter().find(|known| *known as u8 == tree).ok_or(FrameError::Kind)
     }

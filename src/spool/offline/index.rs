@@ -50,6 +50,8 @@ pub(super) struct Lane {
     pub(super) chunks: BTreeMap<(u64, u32), Held>,
     /// How records ended: (records, end) by first seq.
     pub(super) ends: BTreeMap<u64, (u64, End)>,
+    /// Seqs that ended otherwise than those around them: withheld.
+    pub(super) withheld: BTreeSet<u64>,
 }
 
 /// A sound chunk.
@@ -112,7 +114,9 @@ impl Index {
             (Tree::Deliveries, _) => {
                 let delivery: Delivery = unseal(key, value).ok()?;
                 let lane = self.lanes.entry(parse_key(key).ok()?.0).or_default();
-                lane.ends.insert(delivery.first.0, (delivery.records, delivery.end));
+                let Delivery { first, records, end, withheld, .. } = delivery;
+                lane.ends.insert(first.0, (records, end));
+                lane.withheld.extend(withheld.into_iter().map(|seq| seq.0));
             }
             _ => {}
         }
@@ -182,6 +186,9 @@ impl Lane {
         if seq >= cursor {
             return "queued";
         }
+        if self.withheld.contains(&seq) {
+            return "withheld";
+        }
         let end = self.ends.range(..=seq).next_back();
         match end.filter(|(first, (records, _))| seq - **first < *records) {
             Some((_, (_, End::Delivered))) => "delivered",
@@ -234,13 +241,14 @@ mod tests {
     fn a_state_is_what_is_known() {
         let mut lane = Lane::default();
         lane.ends.insert(1, (3, End::Delivered));
+        lane.withheld.insert(2);
         lane.ends.insert(6, (1, End::Quarantined));
         let states: Vec<_> = (1..=8).map(|seq| lane.state(seq, 8)).collect();
         assert_eq!(
             states,
             [
                 "delivered",
-                "delivered",
+                "withheld",
                 "delivered",
                 "settled",
                 "settled",

@@ -90,7 +90,7 @@ pub(super) fn of_quarantined(id: u64, entry: &Quarantined) -> Vec<u8> {
         ..Line::default()
     };
     match &entry.origin {
-        Origin::Record { lane, integration, seq, record_type } => {
+        Origin::Record { lane, integration, seq, record_type, .. } => {
             line.integration = Some(integration);
             (line.lane, line.seq) = (Some(lane.0), Some(seq.0));
             line.record_type = record_type;

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::UnixMillis;
 use crate::spool::{
-    Append, Content, Delivery, Drive, End, Item, Origin, Quarantined, Seq, Settlement, Spool,
+    Append, Content, Delivery, Drive, End, Item, Origin, PersonKeys, Quarantined, Seq, Settlement,
+    Spool,
 };
 
 const RECORDS: u64 = 300;
@@ -36,6 +37,7 @@ async fn filled() -> (TempDir, PathBuf) {
             lane,
             record_type: Arc::from("custom_event"),
             record: Bytes::from(body(seq)),
+            person: PersonKeys::default(),
         };
         let append = Append { items: vec![Item { once: None, content }], ..Append::default() };
         spool.append(append).await.unwrap();
@@ -58,6 +60,7 @@ async fn filled() -> (TempDir, PathBuf) {
         first: Seq(1),
         records: SETTLED,
         end: End::Delivered,
+        withheld: Vec::new(),
         status: 202,
         attempt: 1,
         sent_at: UnixMillis(1),
@@ -70,6 +73,7 @@ async fn filled() -> (TempDir, PathBuf) {
         records: SETTLED,
         bytes: entries.iter().map(|entry| entry.record.len() as u64).sum(),
         end: End::Delivered,
+        withheld: Vec::new(),
         copies: Vec::new(),
         delivery: Some(delivery),
     };

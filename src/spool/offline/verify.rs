@@ -12,6 +12,7 @@ use crate::spool::chunk::{Chunk, parse_key};
 use crate::spool::entry::{Delivery, LaneId, Quarantined};
 use crate::spool::error::OpenError;
 use crate::spool::generation::{failed, is_half_snapshot};
+use crate::spool::identity::Identity;
 use crate::spool::log::frame::{Part, SegmentHead, Tree};
 use crate::spool::log::recovery::{self, Tail};
 use crate::spool::log::segment::{self, Segment};
@@ -363,11 +364,13 @@ fn values(store: &Store, file: &Path, verified: &mut Verified) {
     };
     verified.deliveries = each(&store.deliveries, file, "delivery", verified, sealed);
     verified.identities = each(&store.identities, file, "identity", verified, |_, value| {
-        let traits = serde_json::from_slice::<serde_json::Map<_, _>>(value);
-        traits.map(drop).map_err(|error| format!("is no JSON object: {error}"))
+        let identity = Identity::decode(value).map_err(|error| error.0)?;
+        let json = serde_json::from_slice::<serde_json::Map<_, _>>(&identity.json);
+        json.map(drop).map_err(|error| format!("is no JSON object: {error}"))
     });
     each(&store.dedupe, file, "message ids", verified, |_, _| Ok(()));
     each(&store.segments, file, "segment", verified, |_, _| Ok(()));
+    each(&store.ages, file, "age of an identity", verified, |_, _| Ok(()));
 }
 
 /// Checks every value of a tree; returns how many there are.

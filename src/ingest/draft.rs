@@ -1,0 +1,226 @@
+//! PURE. What the events of one request come to: records, quarantine entries, changes of identities and consent.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::intake::Integration;
+use crate::clock::UnixMillis;
+use crate::event::object::merge;
+use crate::event::{BatchItem, Event, Kind};
+use crate::mapping::person::{self, Person};
+use crate::mapping::{self, Identity, consent};
+use crate::spool::{
+    Append, Consent, Content, Item, Once, Origin, PersonKey, PersonKeys, Quarantined,
+    RECORD_BYTES_MAX,
+};
+
+/// The scope of events that no integration could read: their digest is that of their bytes.
+const INVALID_SCOPE: u32 = 0;
+/// The scope of events that say something about consent and become no record.
+const CONSENT_SCOPE: u32 = u32::MAX;
+
+/// What the events of a request come to, while they are gone through in order.
+pub(super) struct Draft<'a> {
+    pub(super) append: Append,
+    /// For each event: its items in the append, or how it ended without any.
+    pub(super) events: Vec<Planned>,
+    /// What is stored of those whom the events are about, and what they have changed so far.
+    pub(super) identities: HashMap<String, Option<Bytes>>,
+    pub(super) integrations: &'a [Integration],
+    pub(super) received: UnixMillis,
+    /// Items whose `event_type` Ometria cuts, each with the name of its integration.
+    pub(super) truncated: Vec<(usize, String)>,
+}
+
+pub(super) enum Planned {
+    /// The range of its items in the append, and whether they are quarantine entries.
+    Items { first: usize, count: usize, quarantined: Option<(String, String)> },
+    /// Accepted without a record: an identify.
+    Applied,
+    /// Dropped with this reason.
+    Dropped(&'static str),
+}
+
+impl Draft<'_> {
+    pub(super) fn add_item(&mut self, item: &BatchItem<'_>) {
+        let body = item.body();
+        let (reason, detail) = match &item.event {
+            Ok(event) => match self.add(event, &body) {
+                Some(refused) => refused,
+                None => return,
+            },
+            Err(error) => ("invalid_event".to_owned(), error.to_string()),
+        };
+        let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
+        let first = self.append.items.len();
+        let once = Some(Once::new(INVALID_SCOPE, item.raw));
+        let entry = self.quarantine(once, kind, None, &reason, &detail, &body);
+        self.append.items.push(entry);
+        self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
+    }
+
+    /// Takes one event in. Returns reason and detail, and adds nothing, when it is not valid or no integration can take it.
+    pub(super) fn add(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
+        let first = self.append.items.len();
+        let refused =
+            if event.kind == Kind::Identify { self.identify(event) } else { self.map(event, raw) };
+        if refused.is_none() {
+            self.consent(event, first);
+        }
+        refused
+    }
+
+    /// What is stored for the user and for the device of an event.
+    fn stored(&self, event: &Event<'_>) -> (Option<Bytes>, Option<Bytes>) {
+        let (user, anonymous) = mapping::identity_keys(event);
+        let stored = |key: Option<String>| self.identities.get(&key?)?.clone();
+        (stored(user), stored(anonymous))
+    }
+
+    /// Maps one event for each integration.
+    fn map(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
+        let (user, anonymous) = self.stored(event);
+        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
+        let first = self.append.items.len();
+        let (mut dropped, mut refused) = ("no_mapping", Vec::new());
+        let fresh = event.message_id.is_none().then(|| format!("evt_{}", Uuid::now_v7().simple()));
+        for integration in self.integrations {
+            let fresh_id = || fresh.clone().unwrap_or_default();
+            match mapping::map(event, &identity, &integration.rules, fresh_id) {
+                mapping::Outcome::Record(record) => {
+                    if record.event_type_truncated {
+                        self.truncated.push((self.append.items.len(), integration.name.clone()));
+                    }
+                    let once =
+                        event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
+                    let person = person_of(event, record.identity_email.as_deref());
+                    self.append.items.push(Item {
+                        once,
+                        content: Content::Record {
+                            lane: integration.lane(person),
+                            record_type: Arc::from(record.record_type),
+                            record: Bytes::from(record.bytes),
+                            person: PersonKeys::new(person::needs(person).map(PersonKey)),
+                        },
+                    });
+                }
+                mapping::Outcome::Dropped(reason) => dropped = reason.code(),
+                mapping::Outcome::Refused { reason, detail } => {
+                    refused.push((integration, reason, detail));
+                }
+                mapping::Outcome::Identity => {}
+            }
+        }
+        let records = self.append.items.len() - first;
+        if records == 0 {
+            if let Some((_, reason, detail)) = refused.into_iter().next() {
+                return Some((reason.to_owned(), detail));
+            }
+            self.events.push(Planned::Dropped(dropped));
+            return None;
+        }
+        for (integration, reason, detail) in refused {
+            let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
+            let kind = event.kind.as_str().to_owned();
+            let item =
+                self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
+            self.append.items.push(item);
+        }
+        let count = self.append.items.len() - first;
+        self.events.push(Planned::Items { first, count, quarantined: None });
+        None
+    }
+
+    /// Merges the traits of an identify, for the later events of this request and for good.
+    fn identify(&mut self, event: &Event<'_>) -> Option<(String, String)> {
+        if let Some(detail) = mapping::traits_too_large(event) {
+            return Some(("too_large".to_owned(), detail));
+        }
+        let changes = mapping::identity_change(event);
+        let mut merged = Vec::with_capacity(changes.len());
+        for (key, traits) in &changes {
+            let old = self.identities.get(key).cloned().flatten();
+            let new = merge(old.as_deref(), traits);
+            if new.len() > RECORD_BYTES_MAX {
+                let detail =
+                    format!("the traits of this person would take over {RECORD_BYTES_MAX} bytes");
+                return Some(("too_large".to_owned(), detail));
+            }
+            merged.push((key.clone(), Some(Bytes::from(new))));
+        }
+        self.identities.extend(merged);
+        self.append
+            .identities
+            .extend(changes.into_iter().map(|(key, traits)| (key, Bytes::from(traits))));
+        self.events.push(Planned::Applied);
+        None
+    }
+
+    /// Takes what the event says about the categories that an integration asks for. `first` is its first item, if it has any.
+    fn consent(&mut self, event: &Event<'_>, first: usize) {
+        let asked = self.integrations.iter().flat_map(|integration| &integration.rules.consent);
+        let asked: BTreeSet<&str> = asked.map(String::as_str).collect();
+        let stated = consent::stated(&event.context, asked);
+        if stated.is_empty() {
+            return;
+        }
+        let (user, anonymous) = self.stored(event);
+        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
+        let email = mapping::email(event, &identity);
+        let mut item = (first < self.append.items.len()).then_some(first);
+        if item.is_none()
+            && let Some(id) = event.message_id.as_deref()
+        {
+            item = Some(first);
+            let once = Some(Once::new(CONSENT_SCOPE, id));
+            self.append.items.push(Item { once, content: Content::Nothing });
+        }
+        for person in person::says(person_of(event, email.as_deref())).map(PersonKey) {
+            self.append.consents.extend(stated.iter().map(|(category, granted)| Consent {
+                person,
+                category: (*category).to_owned(),
+                granted: *granted,
+                item,
+            }));
+        }
+    }
+
+    fn quarantine(
+        &self,
+        once: Option<Once>,
+        kind: String,
+        integration: Option<String>,
+        reason: &str,
+        detail: &str,
+        raw: &str,
+    ) -> Item {
+        let entry = Quarantined {
+            origin: Origin::Event { kind, integration },
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            status: None,
+            at: self.received,
+            body: raw.as_bytes().to_vec(),
+        };
+        Item { once, content: Content::Quarantine(entry) }
+    }
+}
+
+fn person_of<'p>(event: &'p Event<'_>, email: Option<&'p str>) -> Person<'p> {
+    Person { email, user: event.user_id.as_deref(), anonymous: event.anonymous_id.as_deref() }
+}
+
+/// The keys of all identities that `events` ask for.
+pub(super) fn identity_keys<'a>(
+    events: impl IntoIterator<Item = &'a Event<'a>>,
+) -> HashSet<String> {
+    let mut keys = HashSet::new();
+    for event in events {
+        let (user, anonymous) = mapping::identity_keys(event);
+        keys.extend(user.into_iter().chain(anonymous));
+    }
+    keys
+}
