@@ -10,6 +10,7 @@
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
+//! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `POST /v1/integrations/NAME/drop-queue` | removes what is queued for an integration that is no longer configured → [`protocol::Dropped`] |
 //!
 //! Bounded (Promise 7): connections, bodies, the time in which a request must arrive, and the bytes of a page.
@@ -17,6 +18,7 @@
 #[cfg(test)]
 mod tests;
 
+mod erase;
 pub mod protocol;
 mod release;
 mod service;

@@ -92,6 +92,27 @@ pub struct Dropped {
     pub bytes: u64,
 }
 
+/// Who is to be erased.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Who {
+    /// By e-mail address, without regard to case.
+    Email(String),
+    /// By `userId`.
+    User(String),
+}
+
+/// The receipt of an erasure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// Stored identities that were removed.
+    pub identities: u64,
+    /// Entries of the quarantine that were removed.
+    pub quarantined: u64,
+    /// Queued records that will not be sent: counted as erased when their turn comes.
+    pub queued: u64,
+}
+
 /// An entry of the quarantine.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct QuarantineEntry {

@@ -6,8 +6,10 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
+use super::erase::EraseError;
 use super::protocol::{
-    Dropped, IntegrationStatus, LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status,
+    Dropped, Erased, IntegrationStatus, LaneStatus, QuarantineEntry, Released, Reloaded, Selection,
+    Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
@@ -274,15 +276,29 @@ impl Service {
                 let records = entries.len() as u64;
                 let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
                 let end = End::Erased;
-                let (withheld, copies, delivery) = (Vec::new(), Vec::new(), None);
+                let (apart, copies, delivery) = (Vec::new(), Vec::new(), None);
                 let settlement =
-                    Settlement { lane, first, records, bytes, end, withheld, copies, delivery };
+                    Settlement { lane, first, records, bytes, end, apart, copies, delivery };
                 self.spool.settle(settlement).await?;
                 dropped.records += records;
                 dropped.bytes += bytes;
             }
         }
         Ok(dropped)
+    }
+
+    /// Removes a person: from the identities, the quarantine and the queue.
+    ///
+    /// # Errors
+    /// See [`EraseError`].
+    /// # Cancel safety
+    /// What is not done yet is done when it is asked for again.
+    pub async fn erase(&self, who: Who) -> Result<Erased, EraseError> {
+        super::erase::run(self, who).await
+    }
+
+    pub(super) fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     pub(super) fn intake(&self) -> &Intake {

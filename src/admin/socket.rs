@@ -10,10 +10,12 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 
-use super::protocol::{Problem, Selection};
+use super::erase::EraseError;
+use super::protocol::Problem;
 use super::service::{DropError, Service};
 use crate::socket;
 use crate::spool::{QuarantineId, ReadError};
@@ -44,6 +46,18 @@ struct Refused(StatusCode, &'static str, String);
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Refused {
         Refused(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
+    }
+}
+
+impl From<EraseError> for Refused {
+    fn from(error: EraseError) -> Refused {
+        let message = error.to_string();
+        match error {
+            EraseError::Nobody => bad(message),
+            EraseError::Read(_) | EraseError::Append(_) => {
+                Refused(StatusCode::INTERNAL_SERVER_ERROR, "not_erased", message)
+            }
+        }
     }
 }
 
@@ -83,19 +97,18 @@ async fn route(
             Ok(typed("application/x-ndjson", lines))
         }
         "/v1/quarantine/retry" if post => {
-            Ok(json(&service.retry(selection(request).await?).await?))
+            Ok(json(&service.retry(body(request, SELECTION).await?).await?))
         }
         "/v1/quarantine/drop" if post => {
-            Ok(json(&service.drop_entries(selection(request).await?).await?))
+            Ok(json(&service.drop_entries(body(request, SELECTION).await?).await?))
         }
-        "/v1/reload" if post => {
-            let refused = |reason| {
-                let message = format!("the old configuration stays in force: {reason}");
-                Refused(StatusCode::CONFLICT, "not_reloaded", message)
-            };
-            Ok(json(&service.reload().await.map_err(refused)?))
+        "/v1/erase" if post => {
+            let who = body(request, r#"{"email":"…"} or {"user":"…"}"#).await?;
+            Ok(json(&service.erase(who).await?))
         }
+        "/v1/reload" if post => Ok(json(&service.reload().await.map_err(not_reloaded)?)),
         "/v1/status"
+        | "/v1/erase"
         | "/v1/reload"
         | "/v1/quarantine"
         | "/v1/quarantine/export"
@@ -145,7 +158,11 @@ fn page(query: &str) -> Result<(QuarantineId, usize, bool), Refused> {
     Ok((from, usize::try_from(limit).unwrap_or(usize::MAX), query.contains_key("bodies")))
 }
 
-async fn selection(request: Request<Incoming>) -> Result<Selection, Refused> {
+/// What a body that selects entries looks like.
+const SELECTION: &str = r#"{"ids":[…]} or {"all":true}"#;
+
+/// The body of a request, which must look like `what`.
+async fn body<T: DeserializeOwned>(request: Request<Incoming>, what: &str) -> Result<T, Refused> {
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(bad(format!("the body is over {BODY_BYTES_MAX} bytes")));
     }
@@ -160,9 +177,7 @@ async fn selection(request: Request<Incoming>) -> Result<Selection, Refused> {
     let body = tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| timed_out())?;
     let body =
         body.map_err(|error| bad(format!("the body could not be read: {error}")))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| {
-        bad(format!(r#"the body must be {{"ids":[…]}} or {{"all":true}}: {error}"#))
-    })
+    serde_json::from_slice(&body).map_err(|error| bad(format!("the body must be {what}: {error}")))
 }
 
 fn pairs(text: &str) -> HashMap<&str, &str> {
@@ -172,6 +187,11 @@ fn pairs(text: &str) -> HashMap<&str, &str> {
 
 fn bad(message: String) -> Refused {
     Refused(StatusCode::BAD_REQUEST, "invalid_request", message)
+}
+
+fn not_reloaded(reason: String) -> Refused {
+    let message = format!("the old configuration stays in force: {reason}");
+    Refused(StatusCode::CONFLICT, "not_reloaded", message)
 }
 
 fn not_found(message: String) -> Refused {

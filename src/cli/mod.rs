@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod demo;
 mod drop_queue;
+mod erase;
 mod explain;
 mod map;
 mod quarantine;
@@ -83,6 +84,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox drop-queue old-shop          how much would be gone\n  pillarbox drop-queue old-shop --yes"
     )]
     DropQueue(drop_queue::DropQueue),
+    /// Remove a person from identities, queue and quarantine
+    #[command(
+        after_help = "Examples:\n  pillarbox erase --email jane.doe@example.com\n  pillarbox erase --user user-123 --json"
+    )]
+    Erase(erase::Erase),
     /// Check, export or salvage a spool that no daemon runs on; never changes it
     #[command(
         after_help = "Examples:\n  pillarbox spool verify\n  pillarbox spool export --queued --output queued.ndjson\n  pillarbox spool salvage --state-dir /var/lib/pillarbox --output salvaged.ndjson"
@@ -241,6 +247,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
         Command::Reload(reload) => reload::run(&reload).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
+        Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
     }

@@ -21,8 +21,8 @@
 //! - Records leave from the front, and only by a settlement (Promises 3 and 6).
 //! - This file alone waits: for records, for a batch to fill, for the pace, for a retry or a probe. A shutdown ends every
 //!   wait at once; a push in flight gets [`GRACE`] to be answered, and what is answered is settled.
-//! - Consent is asked for again before each attempt: records of people who have denied it since are left out, and settled as
-//!   withheld together with the push that they would have gone with.
+//! - Consent is asked for again before each attempt: records of people who have denied it since, or were erased, are left out,
+//!   and settled together with the push that they would have gone with.
 //! - What lies before damage in a lane is delivered; what lies behind it is not, as its order cannot be known.
 
 pub mod batch;
@@ -144,12 +144,12 @@ impl<U: Upstream> Forwarder<U> {
     async fn deliver(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), RunError> {
         loop {
             let Some(records) = self.gather(shutdown).await? else { return Ok(()) };
-            let withheld = self.withheld(records).await?;
-            if withheld.len() == records {
-                self.withhold(records).await?;
+            let apart = self.apart(records).await?;
+            if apart.len() == records {
+                self.settle_unsent(apart).await?;
                 continue;
             }
-            let Some(attempt) = self.push(records, withheld, shutdown).await else { return Ok(()) };
+            let Some(attempt) = self.push(records, apart, shutdown).await else { return Ok(()) };
             let verdict = verdict::judge(&attempt);
             self.set_pace(&attempt, &verdict);
             let state_before = self.plan.state();
@@ -272,24 +272,18 @@ impl<U: Upstream> Forwarder<U> {
     }
 
     /// Which of the next records must not be sent any more. Looked at before each attempt: days may lie between two.
-    async fn withheld(&self, records: usize) -> Result<Vec<Seq>, RunError> {
-        let categories = &self.settings.consent;
-        if categories.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn apart(&self, records: usize) -> Result<Vec<(Seq, End)>, RunError> {
         let next = self.queue.get(..records).unwrap_or_default();
-        let people = next.iter().map(|entry| entry.person).collect();
-        let denied = self.spool.denied(people, categories).await.map_err(RunError::Read)?;
-        let withheld = next.iter().zip(denied).filter(|(_, denied)| *denied);
-        Ok(withheld.map(|(entry, _)| entry.seq).collect())
+        let apart = self.spool.apart(self.lane, next, &self.settings.consent);
+        apart.await.map_err(RunError::Read)
     }
 
-    /// Settles the next records, all of them withheld.
-    async fn withhold(&mut self, records: usize) -> Result<(), RunError> {
-        let settled: Vec<Entry> = self.queue.drain(..records).collect();
+    /// Settles the next records, none of which may be sent.
+    async fn settle_unsent(&mut self, apart: Vec<(Seq, End)>) -> Result<(), RunError> {
+        let settled: Vec<Entry> = self.queue.drain(..apart.len()).collect();
         self.plan.settled();
         self.attempts = 0;
-        if let Some(settlement) = settlement::withheld(self.source(), &settled, clock::now()) {
+        if let Some(settlement) = settlement::unsent(self.source(), &settled, apart, clock::now()) {
             self.spool.settle(settlement).await?;
         }
         Ok(())
@@ -299,12 +293,12 @@ impl<U: Upstream> Forwarder<U> {
     async fn push(
         &mut self,
         records: usize,
-        withheld: Vec<Seq>,
+        apart: Vec<(Seq, End)>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Option<Attempt> {
         let next = self.queue.get(..records)?;
-        let body =
-            batch::body(next.iter().filter(|entry| withheld.binary_search(&entry.seq).is_err()));
+        let is_sent = |entry: &&Entry| apart.binary_search_by_key(&entry.seq, |it| it.0).is_err();
+        let body = batch::body(next.iter().filter(is_sent));
         let bytes = body.len();
         self.attempts = self.attempts.saturating_add(1);
         let state = self.plan.state();
@@ -323,15 +317,7 @@ impl<U: Upstream> Forwarder<U> {
             }
         };
         let number = self.attempts;
-        Some(Attempt {
-            number,
-            records,
-            withheld,
-            bytes,
-            sent_at,
-            answered_at: clock::now(),
-            outcome,
-        })
+        Some(Attempt { number, records, apart, bytes, sent_at, answered_at: clock::now(), outcome })
     }
 
     /// Settles the records of an attempt, and reads on meanwhile.

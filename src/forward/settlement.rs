@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::verdict::{Acceptance, Attempt, record_id};
 use crate::clock::UnixMillis;
-use crate::spool::{Delivery, End, Entry, LaneId, Origin, Quarantined, Settlement};
+use crate::spool::{Delivery, End, Entry, LaneId, Origin, Quarantined, Seq, Settlement};
 
 /// Where the records of a push come from.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub fn settlement(
         first,
         records,
         end,
-        withheld: attempt.withheld.clone(),
+        apart: attempt.apart.clone(),
         status: attempt.status().unwrap_or_default(),
         attempt: attempt.number,
         sent_at: attempt.sent_at,
@@ -43,14 +43,19 @@ pub fn settlement(
     Some(settled(source, entries, delivery, copies))
 }
 
-/// Settles `entries` as withheld at `now`, without a push. `None` when there are none.
+/// Settles `entries` at `now` without a push, each with its end in `apart`. `None` when there are none.
 #[must_use]
-pub fn withheld(source: Source<'_>, entries: &[Entry], now: UnixMillis) -> Option<Settlement> {
+pub fn unsent(
+    source: Source<'_>,
+    entries: &[Entry],
+    apart: Vec<(Seq, End)>,
+    now: UnixMillis,
+) -> Option<Settlement> {
     let delivery = Delivery {
         first: entries.first()?.seq,
         records: entries.len() as u64,
         end: End::Withheld,
-        withheld: Vec::new(),
+        apart,
         status: 0,
         attempt: 0,
         sent_at: now,
@@ -67,10 +72,10 @@ fn settled(
     copies: Vec<Quarantined>,
 ) -> Settlement {
     let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
-    let Delivery { first, records, end, ref withheld, .. } = delivery;
-    let (lane, withheld) = (source.lane, withheld.clone());
+    let Delivery { first, records, end, ref apart, .. } = delivery;
+    let (lane, apart) = (source.lane, apart.clone());
     let delivery = Some(delivery);
-    Settlement { lane, first, records, bytes, end, withheld, copies, delivery }
+    Settlement { lane, first, records, bytes, end, apart, copies, delivery }
 }
 
 /// The copy of one record for the quarantine.
@@ -115,7 +120,6 @@ mod tests {
     use super::*;
     use crate::forward::batch::tests::entries;
     use crate::forward::push::Answer;
-    use crate::spool::Seq;
 
     const SOURCE: Source<'_> = Source { lane: LaneId(7), integration: "uk" };
 
@@ -127,7 +131,7 @@ mod tests {
             bytes: 22,
             sent_at: UnixMillis(1000),
             answered_at: UnixMillis(2000),
-            withheld: vec![Seq(2)],
+            apart: vec![(Seq(2), End::Withheld)],
             outcome: Ok(Answer { status, retry_after: None, queue_remaining: None, body }),
         }
     }
@@ -137,7 +141,7 @@ mod tests {
         let (entries, attempt) = (entries(&["a", "a"]), attempt(202, "{}"));
         let settled = settlement(SOURCE, &entries, &attempt, End::Delivered, Vec::new()).unwrap();
         assert_eq!((settled.lane, settled.first, settled.records), (LaneId(7), Seq(1), 2));
-        assert_eq!((settled.bytes, &settled.withheld[..]), (20, &[Seq(2)][..]));
+        assert_eq!((settled.bytes, settled.apart), (20, vec![(Seq(2), End::Withheld)]));
         let delivery = settled.delivery.unwrap();
         assert_eq!((delivery.status, delivery.attempt, delivery.answer.as_str()), (202, 3, "{}"));
         assert_eq!((delivery.sent_at, delivery.answered_at), (UnixMillis(1000), UnixMillis(2000)));

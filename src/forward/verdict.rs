@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::failure::PushError;
 use super::push::Answer;
 use crate::clock::UnixMillis;
-use crate::spool::Seq;
+use crate::spool::{End, Seq};
 
 /// The longest wait that an upstream may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
@@ -19,8 +19,8 @@ pub struct Attempt {
     pub number: u32,
     /// Records that it settles, from the front of the lane.
     pub records: usize,
-    /// Of these, the ones that were not sent, for want of consent; ascending.
-    pub withheld: Vec<Seq>,
+    /// Of these, the ones that were not sent, with their ends; ascending.
+    pub apart: Vec<(Seq, End)>,
     /// Bytes of its body.
     pub bytes: usize,
     /// When it began.
@@ -198,8 +198,8 @@ mod tests {
     }
 
     fn attempt(outcome: Result<Answer, PushError>) -> Attempt {
-        let (number, records, bytes, withheld) = (1, 3, 100, Vec::new());
-        Attempt { number, records, withheld, bytes, sent_at: NOW, answered_at: NOW, outcome }
+        let (number, records, bytes, apart) = (1, 3, 100, Vec::new());
+        Attempt { number, records, apart, bytes, sent_at: NOW, answered_at: NOW, outcome }
     }
 
     #[derive(Debug, PartialEq)]

@@ -1,4 +1,4 @@
-//! PURE. What the events of one request come to: records, quarantine entries, changes of identities and consent.
+//! What the events of one request come to: records, quarantine entries, changes of identities and consent.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

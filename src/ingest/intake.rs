@@ -11,7 +11,8 @@ use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
 use crate::mapping::{self, Rules};
 use crate::spool::{
-    Append, AppendError, Content, Item, LaneId, PersonKeys, QuarantineId, RECORD_BYTES_MAX, Spool,
+    Append, AppendError, Content, Item, LaneId, PersonKey, PersonKeys, QuarantineId,
+    RECORD_BYTES_MAX, Spool,
 };
 
 /// Events in one request: what a batch is read into takes memory beside its text.
@@ -155,7 +156,8 @@ impl Intake {
                 let lane = integration.lane(Person { email, ..Person::default() });
                 let (record_type, record) = (record_type.clone(), record.bytes.clone());
                 // Who pushes records has asked for consent where it is needed; a contact may be the very news of its end.
-                let person = PersonKeys::default();
+                // The person can be erased all the same.
+                let person = PersonKeys::new(email.map(person::ready).map(PersonKey));
                 Item { once: None, content: Content::Record { lane, record_type, record, person } }
             }));
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::person::Person;
 use crate::event::object::parse_bytes;
 use crate::event::{Event, Kind, Object, value};
 
@@ -26,9 +27,14 @@ const ID_BYTES_MAX: usize = 256;
 /// The keys that identities of this event's `userId` and `anonymousId` are stored under.
 #[must_use]
 pub fn identity_keys(event: &Event<'_>) -> (Option<String>, Option<String>) {
-    let user = event.user_id.as_ref().map(|id| identity_key('u', id));
-    let anonymous = event.anonymous_id.as_ref().map(|id| identity_key('a', id));
-    (user, anonymous)
+    let (user, anonymous) = (event.user_id.as_deref(), event.anonymous_id.as_deref());
+    keys_of(Person { email: None, user, anonymous })
+}
+
+/// The keys that identities of a person's `userId` and `anonymousId` are stored under.
+#[must_use]
+pub fn keys_of(person: Person<'_>) -> (Option<String>, Option<String>) {
+    (person.user.map(|id| identity_key('u', id)), person.anonymous.map(|id| identity_key('a', id)))
 }
 
 fn identity_key(kind: char, id: &str) -> String {

@@ -45,6 +45,12 @@ pub fn needs(person: Person<'_>) -> impl Iterator<Item = u64> {
     known(person).chain(device.map(|id| digest_64('a', id)))
 }
 
+/// The digest under which a record is found that was handed over ready to be sent, whatever anybody says about consent.
+#[must_use]
+pub fn ready(email: &str) -> u64 {
+    digest_64('r', &email.trim().to_lowercase())
+}
+
 fn known(person: Person<'_>) -> impl Iterator<Item = u64> {
     let email = person.email.map(|email| digest_64('e', &email.to_lowercase()));
     email.into_iter().chain(person.user.map(|id| digest_64('u', id)))

@@ -29,6 +29,10 @@ pub struct Append {
     pub identities: Vec<(String, Bytes)>,
     /// What people say about their consent, in the order of arrival.
     pub consents: Vec<Consent>,
+    /// Identities that are removed, by their keys.
+    pub forgets: Vec<String>,
+    /// People whose records that were committed before are not sent any more.
+    pub erases: Vec<PersonKey>,
     /// Quarantine entries that this append replaces (retry) or removes (drop). When one of them no longer
     /// exists nothing is stored.
     pub releases: Vec<QuarantineId>,
@@ -183,8 +187,8 @@ pub struct Settlement {
     pub bytes: u64,
     /// Their common end …
     pub end: End,
-    /// … but for these of them, which were withheld; ascending.
-    pub withheld: Vec<Seq>,
+    /// … but for these of them, which were not sent, each with its own; ascending.
+    pub apart: Vec<(Seq, End)>,
     /// Copies for the quarantine, durable before the cursor passes the records.
     pub copies: Vec<Quarantined>,
     /// The push that brought it about, for the event debugger.
@@ -214,8 +218,8 @@ pub struct Delivery {
     pub records: u64,
     /// How they ended …
     pub end: End,
-    /// … but for these of them, which were withheld; ascending.
-    pub withheld: Vec<Seq>,
+    /// … but for these of them, which were not sent, each with its own; ascending.
+    pub apart: Vec<(Seq, End)>,
     /// The answer's status; 0 when nothing was pushed.
     pub status: u16,
     /// The attempt that was answered, from 1; 0 when nothing was pushed.

@@ -2,22 +2,23 @@
 //!
 //! ```text
 //! identities   key                                        last use u64 BE ‖ JSON object
-//! ages         denial of consent u8 ‖ last use u64 BE     key
+//! ages         kind u8 ‖ last use u64 BE                  key
 //! ```
-//! Uses are numbers that only grow. The ages bring the identities into the order in which they may be forgotten: those not
-//! used for the longest time first, denials of consent last. A use is noted only once an identity has come into the older
+//! Uses are numbers that only grow. The ages bring the identities into the order in which they may be forgotten: traits before
+//! denials of consent before erasures, of each kind those first that were not used for the longest time. A use is noted only once an identity has come into the older
 //! half, so that what is in use costs a write now and then.
 //!
 //! The cache has two generations of bounded size: a hit moves to the young one; when that is full it becomes the old one,
 //! and the old one is forgotten. That keeps what is in use at the price of a map swap.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::consent;
-use super::store::StoreError;
+use super::store::{Remembered, StoreError};
+use super::{consent, erasure};
 
 /// Identities, known absences included, held in memory: two generations of this size.
 const GENERATION_ENTRIES_MAX: usize = 8192;
@@ -31,7 +32,7 @@ const USED_MAX: usize = 4096;
 pub(super) struct Identity {
     /// When it was last used.
     pub(super) used: u64,
-    /// A JSON object: traits, or what is denied (see `consent`).
+    /// A JSON object: traits, what is denied (see `consent`), or what is erased (see `erasure`).
     pub(super) json: Bytes,
 }
 
@@ -55,8 +56,33 @@ impl Identity {
     /// Its place among the ages, when it is stored under `key`.
     #[must_use]
     pub(super) fn age(&self, key: &str) -> Vec<u8> {
-        let denial = u8::from(key.starts_with(consent::PREFIX));
-        [&[denial][..], &self.used.to_be_bytes()].concat()
+        [&[Kind::of(key) as u8][..], &self.used.to_be_bytes()].concat()
+    }
+}
+
+/// What is remembered under a key, in the order in which it may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// Of a user or a device.
+    Traits = 0,
+    /// See `consent`.
+    Denial = 1,
+    /// See `erasure`.
+    Erasure = 2,
+}
+
+impl Kind {
+    /// The kind of what is stored under `key`.
+    #[must_use]
+    pub(super) fn of(key: &str) -> Kind {
+        if key.starts_with(consent::PREFIX) {
+            Kind::Denial
+        } else if key.starts_with(erasure::PREFIX) {
+            Kind::Erasure
+        } else {
+            Kind::Traits
+        }
     }
 }
 
@@ -64,6 +90,7 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Cache {
     inner: Mutex<Generations>,
+    erases: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -86,11 +113,17 @@ struct Generations {
 pub(super) struct Epoch(u64);
 
 impl Cache {
-    /// An empty cache, where `newest` is the newest use of at most `identities_max` identities.
+    /// An empty cache of at most `identities_max` identities.
     #[must_use]
-    pub(super) fn new(newest: u64, identities_max: u64) -> Cache {
-        let note_after = identities_max / 2;
-        Cache { inner: Mutex::new(Generations { newest, note_after, ..Generations::default() }) }
+    pub(super) fn new(remembered: Remembered, identities_max: u64) -> Cache {
+        let (newest, note_after) = (remembered.newest, identities_max / 2);
+        let inner = Generations { newest, note_after, ..Generations::default() };
+        Cache { inner: Mutex::new(inner), erases: AtomicBool::new(remembered.erases) }
+    }
+
+    /// Whether anybody was ever erased: else nobody need be asked for.
+    pub(super) fn erases(&self) -> bool {
+        self.erases.load(Ordering::Acquire)
     }
 
     /// What is cached of `key`: `None` when the cache does not know, `Some(None)` when there is nothing.
@@ -120,6 +153,9 @@ impl Cache {
 
     /// Takes what `key` is now.
     pub(super) fn changed(&self, key: String, identity: Option<Identity>) {
+        if Kind::of(&key) == Kind::Erasure {
+            self.erases.store(true, Ordering::Release);
+        }
         let mut generations = self.lock();
         generations.epoch += 1;
         generations.newest =
@@ -128,7 +164,7 @@ impl Cache {
         generations.insert(key, identity);
     }
 
-    /// Takes it that identities were used for events. Denials keep the order in which they were made.
+    /// Takes it that identities were used for events. Everything but traits keeps the order in which it was made.
     pub(super) fn used(&self, keys: &[String], found: &[Option<Identity>]) {
         let mut generations = self.lock();
         for (key, identity) in keys.iter().zip(found) {
@@ -137,7 +173,7 @@ impl Cache {
             let age = generations.newest.saturating_sub(identity.used);
             let is_old = age > generations.note_after;
             let has_room = generations.used.len() < USED_MAX;
-            if is_old && has_room && !key.starts_with(consent::PREFIX) {
+            if is_old && has_room && Kind::of(key) == Kind::Traits {
                 generations.used.insert(key.clone());
             }
         }
@@ -177,7 +213,7 @@ mod tests {
 
     #[test]
     fn only_the_use_of_what_is_old_is_noted() {
-        let cache = Cache::new(0, 100);
+        let cache = Cache::new(Remembered::default(), 100);
         for (key, used) in [("u:1", 1), ("c:1", 2), ("u:50", 50), ("u:60", 60)] {
             cache.changed(key.into(), Some(identity(used, b"{}")));
         }
@@ -190,12 +226,13 @@ mod tests {
         assert_eq!(Identity::decode(&stored.encode()), Ok(stored.clone()));
         assert!(Identity::decode(b"short").is_err());
         assert!(identity(9, b"").age("u:c:") < identity(1, b"").age("c:1"));
+        assert!(identity(9, b"").age("c:1") < identity(1, b"").age("x:1"));
         assert!(stored.age("u:1") < identity(256, b"").age("a:1"));
     }
 
     #[test]
     fn a_read_that_overlaps_a_change_is_not_cached() {
-        let cache = Cache::new(0, 1_000_000);
+        let cache = Cache::new(Remembered::default(), 1_000_000);
         let epoch = cache.epoch();
         let new = Some(identity(1, b"new"));
         cache.changed("u:1".into(), new.clone());
@@ -207,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_the_size_is_bounded() {
-        let cache = Cache::new(0, 1_000_000);
+        let cache = Cache::new(Remembered::default(), 1_000_000);
         cache.changed("used".into(), Some(identity(1, b"x")));
         for n in 0..5 * GENERATION_ENTRIES_MAX {
             cache.changed(format!("u:{n}"), Some(identity(1, b"y")));

@@ -22,8 +22,15 @@ fn says(id: u32, granted: bool) -> Append {
 }
 
 async fn denied(spool: &Spool, id: u32) -> bool {
+    let (entries, asked) = ([entry(1, id)], ["marketing".to_owned()]);
+    let apart = spool.apart(LaneId(1), &entries, &asked).await.unwrap();
+    apart == [(Seq(1), End::Withheld)]
+}
+
+/// A record of this person, and of somebody else of whom nothing is known.
+fn entry(seq: u64, id: u32) -> Entry {
     let person = PersonKeys::new([PersonKey(u64::MAX), PersonKey(u64::from(id))]);
-    spool.denied(vec![person], &["marketing".to_owned()]).await.unwrap()[0]
+    Entry { seq: Seq(seq), record_type: "t".into(), record: Bytes::new(), person }
 }
 
 async fn known(spool: &Spool, id: u32) -> bool {
@@ -175,5 +182,38 @@ async fn what_a_repeated_event_says_is_passed_over() {
         assert_eq!(denied(&spool, 7).await, expected, "{append:?}");
     }
     assert_eq!(*spool.newest(lane).borrow(), 2);
+    spool.close().await;
+}
+
+/// Goal: the records that are there are not sent, under whichever key they are found; later ones are.
+#[tokio::test]
+async fn an_erasure_covers_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(directory.path());
+    let mut spool = reopen(&options);
+    let lane = spool.lane("uk", 0).await.unwrap();
+    let of = |count| Append { items: vec![record(lane, "t", b"x"); count], ..Append::default() };
+    spool.append(of(3)).await.unwrap();
+    spool.append(says(7, false)).await.unwrap();
+    spool.append(identify(7)).await.unwrap();
+    let entries = [entry(1, 7), entry(2, 8), entry(3, 7), entry(4, 7)];
+    let asked = ["marketing".to_owned()];
+    let withheld = [1, 3, 4].map(|seq| (Seq(seq), End::Withheld));
+    assert_eq!(spool.apart(lane, &entries, &asked).await.unwrap(), withheld);
+    assert_eq!(spool.apart(lane, &entries, &[]).await.unwrap(), []);
+    let (forgets, erases) = (vec!["u:7".to_owned()], vec![PersonKey(7)]);
+    spool.append(Append { forgets, erases, ..of(0) }).await.unwrap();
+    spool.append(of(1)).await.unwrap();
+    for _ in 0..2 {
+        for categories in [&asked[..], &[]] {
+            let expected = [1, 3].map(|seq| (Seq(seq), End::Erased));
+            assert_eq!(spool.apart(lane, &entries, categories).await.unwrap(), expected);
+        }
+        assert!(!known(&spool, 7).await && !denied(&spool, 8).await);
+        spool.close().await;
+        drop(spool);
+        spool = reopen(&options);
+    }
+    assert_eq!(spool.all_identities(String::new(), 9).await.unwrap().len(), 1);
     spool.close().await;
 }

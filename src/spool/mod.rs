@@ -15,7 +15,7 @@
 //! | `entry`, `error` | the words of the interface |
 //! | `chunk`, `sealed` (PURE) | records and small values as bytes |
 //! | `dedupe` (PURE) | the window of recent message ids |
-//! | `consent` (PURE) | what is remembered of a person's consent |
+//! | `consent`, `erasure` (PURE) | what is remembered of a person's consent, and of who was erased |
 //! | `log` | the log: frames, segments, reading and writing them, recovery |
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
 //! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
@@ -32,6 +32,7 @@ mod consent;
 mod dedupe;
 pub mod durable;
 mod entry;
+mod erasure;
 mod error;
 mod generation;
 mod identity;
@@ -136,7 +137,7 @@ impl Spool {
             Recovered::of(&options)?;
         let (entries, bytes, newest) = quarantine;
         let (log, last, active) = (log.log, log.last, log.active);
-        let cache = Cache::new(remembered.newest, options.identities_max);
+        let cache = Cache::new(remembered, options.identities_max);
         let size = (entries, bytes);
         let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, size));
         let prepared = Prepared::default();
@@ -349,25 +350,52 @@ impl Spool {
         self.read(read).await
     }
 
-    /// For each of `people`, whether the latest that was said under one of their keys denies one of `categories`.
+    /// Those of `entries`, of one lane, that must not be sent any more, with their ends: their person was erased since they
+    /// came, or denies one of `categories` by now.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn denied(
+    pub async fn apart(
         &self,
-        people: Vec<PersonKeys>,
+        lane: LaneId,
+        entries: &[Entry],
         categories: &[String],
-    ) -> Result<Vec<bool>, ReadError> {
-        let keys = people.iter().flat_map(PersonKeys::iter).map(consent::key).collect();
-        let mut found = self.identities(keys).await?.into_iter();
-        let denies = |said: &Option<Bytes>| {
-            said.as_ref().is_some_and(|said| consent::denies(said, categories))
-        };
-        let of = |person: &PersonKeys| {
-            let said: Vec<_> = found.by_ref().take(person.iter().count()).collect();
-            said.iter().any(denies)
-        };
-        Ok(people.iter().map(of).collect())
+    ) -> Result<Vec<(Seq, End)>, ReadError> {
+        let (mut keys, mut asked) = (Vec::new(), Vec::new());
+        let (erases, asks) = (self.shared.identities.erases(), !categories.is_empty());
+        for entry in entries.iter().filter(|_| erases || asks) {
+            keys.extend(entry.person.iter().filter(|_| erases).map(erasure::key));
+            asked.resize(keys.len(), (entry.seq, End::Erased));
+            keys.extend(entry.person.iter().filter(|_| asks).map(consent::key));
+            asked.resize(keys.len(), (entry.seq, End::Withheld));
+        }
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.identities(keys).await?;
+        let ends = asked.into_iter().zip(found).filter(|((seq, end), stored)| {
+            let Some(stored) = stored else { return false };
+            match end {
+                End::Erased => erasure::covers(stored, lane, *seq),
+                _ => consent::denies(stored, categories),
+            }
+        });
+        let mut apart: Vec<(Seq, End)> = ends.map(|(ended, _)| ended).collect();
+        apart.dedup_by_key(|(seq, _)| *seq);
+        Ok(apart)
+    }
+
+    /// Up to `limit` keys and contents of identities after the key `after`, in the order of keys: traits of users (`u:`) and
+    /// devices (`a:`), and what else is remembered of people.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn all_identities(
+        &self,
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, ReadError> {
+        self.read(move |shared| Ok(shared.store.identities_after(&after, limit)?)).await
     }
 
     /// Up to `limit` quarantine entries with ids of at least `from`, oldest first.

@@ -71,16 +71,7 @@ pub(crate) fn quarantined(body: &[u8]) -> Quarantined {
 
 pub(crate) fn settlement(lane: LaneId, first: u64, records: u64, bytes: u64) -> Settlement {
     let (first, end) = (Seq(first), End::Delivered);
-    Settlement {
-        lane,
-        first,
-        records,
-        bytes,
-        end,
-        withheld: vec![],
-        copies: vec![],
-        delivery: None,
-    }
+    Settlement { lane, first, records, bytes, end, apart: vec![], copies: vec![], delivery: None }
 }
 
 #[derive(Clone, Debug)]
@@ -209,7 +200,7 @@ async fn apply(spool: &Spool, lanes: &[LaneId], model: &mut Model, step: Step) {
                 records,
                 bytes,
                 end: ENDS[end],
-                withheld: vec![],
+                apart: vec![],
                 copies,
                 delivery: None,
             };

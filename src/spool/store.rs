@@ -5,9 +5,11 @@
 //! changes, which the log completes. Changes are absolute: to apply them twice is to apply them once.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{key, parse_key};
@@ -124,6 +126,8 @@ pub(super) struct Remembered {
     pub(super) count: u64,
     /// The newest use: numbers that are never given twice.
     pub(super) newest: u64,
+    /// Whether a person was ever erased.
+    pub(super) erases: bool,
 }
 
 /// An open store.
@@ -391,6 +395,24 @@ impl Store {
             };
             read().transpose()
         })
+    }
+
+    /// Up to `limit` keys and contents of identities after the key `after`.
+    pub(super) fn identities_after(
+        &self,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, StoreError> {
+        let bounds = (Bound::Excluded(after.as_bytes()), Bound::Unbounded);
+        let mut found = Vec::new();
+        for item in self.identities.tree.range::<&[u8], _>(bounds).take(limit) {
+            let (key, value) = item?;
+            let Some(value) = self.identities.read(&key, value)? else { continue };
+            let key = String::from_utf8(key.to_vec());
+            let key = key.map_err(|_| StoreError("an identity's key is no text".to_owned()))?;
+            found.push((key, Identity::decode(&value)?.json));
+        }
+        Ok(found)
     }
 
     /// What [`Remembered::put`] was last told.

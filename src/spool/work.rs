@@ -28,6 +28,8 @@ pub(super) enum Work {
 const ITEM_BYTES: usize = 160;
 /// What a change of consent takes, and one that goes for it.
 const CONSENT_BYTES: usize = 512;
+/// What an erasure takes: a number for each lane.
+const ERASE_BYTES: usize = 8192;
 /// What a request takes beside its items.
 const REQUEST_BYTES: usize = 512;
 
@@ -45,7 +47,8 @@ impl Work {
                 let traits = append.identities.iter();
                 append.items.iter().map(item).sum::<usize>()
                     + traits.map(|(key, new)| key.len() + new.len() + 1024).sum::<usize>()
-                    + append.consents.len() * CONSENT_BYTES
+                    + (append.consents.len() + append.forgets.len()) * CONSENT_BYTES
+                    + append.erases.len() * ERASE_BYTES
             }
             Work::Settle(settlement, _) => {
                 let answer = settlement.delivery.as_ref().map_or(0, |push| push.answer.len());

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::super::consent;
 use super::super::entry::{Append, RECORD_BYTES_MAX, Receipt};
-use super::super::identity::Identity;
+use super::super::erasure;
+use super::super::identity::{Identity, Kind};
 use super::super::log::frame::Tree;
 use super::super::store::StoreError;
 use super::Committer;
@@ -51,6 +52,16 @@ impl Committer {
                 changes.insert(key, (!nothing_left).then(|| Bytes::from(new)));
             }
         }
+        changes.extend(append.forgets.iter().map(|key| (key.clone(), None)));
+        if !append.erases.is_empty() {
+            let lanes = self.lanes.iter();
+            let newest = lanes.map(|(id, lane)| (*id, lane.disk.newest + lane.added.len() as u64));
+            let mark = Bytes::from(erasure::mark(&newest.collect()));
+            for person in &append.erases {
+                changes.insert(erasure::key(*person), Some(mark.clone()));
+                changes.insert(consent::key(*person), None);
+            }
+        }
         Ok(changes)
     }
 
@@ -80,6 +91,7 @@ impl Committer {
             let new = json.clone().map(|json| {
                 self.remembered.newest += 1;
                 self.remembered.count += 1;
+                self.remembered.erases |= Kind::of(key) == Kind::Erasure;
                 Identity { used: self.remembered.newest, json }
             });
             if let Some(new) = &new {

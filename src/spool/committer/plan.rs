@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::super::dedupe::Once;
 use super::super::entry::{
-    Append, Content, End, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
+    Append, Content, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
 };
 use super::super::error::AppendError;
 use super::super::identity::Identity;
@@ -165,10 +165,10 @@ impl Committer {
             lane.disk.tallies.cursor(),
             "a settlement begins at the cursor"
         );
-        let withheld = settlement.withheld.len() as u64;
-        assert!(withheld <= settlement.records, "withheld records are among those settled");
-        lane.disk.tallies.add(settlement.end, settlement.records - withheld);
-        lane.disk.tallies.add(End::Withheld, withheld);
+        let apart = settlement.apart.len() as u64;
+        assert!(apart <= settlement.records, "what ends apart is among the records settled");
+        lane.disk.tallies.add(settlement.end, settlement.records - apart);
+        settlement.apart.iter().for_each(|(_, end)| lane.disk.tallies.add(*end, 1));
         lane.disk.tallies.bytes += settlement.bytes;
         assert!(
             lane.disk.tallies.settled() <= lane.disk.newest,

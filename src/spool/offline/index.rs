@@ -50,8 +50,8 @@ pub(super) struct Lane {
     pub(super) chunks: BTreeMap<(u64, u32), Held>,
     /// How records ended: (records, end) by first seq.
     pub(super) ends: BTreeMap<u64, (u64, End)>,
-    /// Seqs that ended otherwise than those around them: withheld.
-    pub(super) withheld: BTreeSet<u64>,
+    /// Records that ended otherwise than those around them, by seq.
+    pub(super) apart: BTreeMap<u64, End>,
 }
 
 /// A sound chunk.
@@ -114,9 +114,9 @@ impl Index {
             (Tree::Deliveries, _) => {
                 let delivery: Delivery = unseal(key, value).ok()?;
                 let lane = self.lanes.entry(parse_key(key).ok()?.0).or_default();
-                let Delivery { first, records, end, withheld, .. } = delivery;
+                let Delivery { first, records, end, apart, .. } = delivery;
                 lane.ends.insert(first.0, (records, end));
-                lane.withheld.extend(withheld.into_iter().map(|seq| seq.0));
+                lane.apart.extend(apart.into_iter().map(|(seq, end)| (seq.0, end)));
             }
             _ => {}
         }
@@ -186,15 +186,13 @@ impl Lane {
         if seq >= cursor {
             return "queued";
         }
-        if self.withheld.contains(&seq) {
-            return "withheld";
-        }
-        let end = self.ends.range(..=seq).next_back();
-        match end.filter(|(first, (records, _))| seq - **first < *records) {
-            Some((_, (_, End::Delivered))) => "delivered",
-            Some((_, (_, End::Quarantined))) => "quarantined",
-            Some((_, (_, End::Withheld))) => "withheld",
-            Some((_, (_, End::Erased))) => "erased",
+        let around = self.ends.range(..=seq).next_back();
+        let around = around.filter(|(first, (records, _))| seq - **first < *records);
+        match self.apart.get(&seq).or(around.map(|(_, (_, end))| end)) {
+            Some(End::Delivered) => "delivered",
+            Some(End::Quarantined) => "quarantined",
+            Some(End::Withheld) => "withheld",
+            Some(End::Erased) => "erased",
             None => "settled",
         }
     }
@@ -241,7 +239,7 @@ mod tests {
     fn a_state_is_what_is_known() {
         let mut lane = Lane::default();
         lane.ends.insert(1, (3, End::Delivered));
-        lane.withheld.insert(2);
+        lane.apart.insert(2, End::Withheld);
         lane.ends.insert(6, (1, End::Quarantined));
         let states: Vec<_> = (1..=8).map(|seq| lane.state(seq, 8)).collect();
         assert_eq!(

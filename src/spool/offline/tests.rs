@@ -60,7 +60,7 @@ async fn filled() -> (TempDir, PathBuf) {
         first: Seq(1),
         records: SETTLED,
         end: End::Delivered,
-        withheld: Vec::new(),
+        apart: Vec::new(),
         status: 202,
         attempt: 1,
         sent_at: UnixMillis(1),
@@ -73,7 +73,7 @@ async fn filled() -> (TempDir, PathBuf) {
         records: SETTLED,
         bytes: entries.iter().map(|entry| entry.record.len() as u64).sum(),
         end: End::Delivered,
-        withheld: Vec::new(),
+        apart: Vec::new(),
         copies: Vec::new(),
         delivery: Some(delivery),
     };

@@ -1,0 +1,88 @@
+//! A person is erased: from identities, quarantine and queue, for good, and nobody else with them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use serde_json::json;
+use support::{Host, Producer, Upstream};
+
+fn track(id: &str, who: &str) -> String {
+    format!(r#"{{"type":"track","event":"Product Viewed","messageId":"{id}",{who}}}"#)
+}
+
+fn post(host: &Host, path: &str, body: &str) -> serde_json::Value {
+    let answer = Producer::connect(&host.ingest()).post(path, body);
+    assert!([200, 202].contains(&answer.status), "{}", answer.body);
+    answer.json()
+}
+
+fn erase(host: &Host, arguments: &[&str]) -> serde_json::Value {
+    let output = host.pillarbox(&[&["erase", "--json"], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Goal: by address or by user id, everything that is known to be that person goes, whether it was mapped or handed over
+/// ready; nobody else's does, nor what comes afterwards; and a `kill -9` brings nothing back.
+#[test]
+fn a_person_is_erased_and_stays_so() {
+    for named in [["--email", "jane@X"], ["--user", "jane"]] {
+        let upstream = Upstream::start(None, &["status=503"]);
+        let host = Host::new(&upstream.url, "key", "");
+        let daemon = host.start();
+        let jane = [
+            track("before", r#""userId":"jane""#),
+            r#"{"type":"identify","userId":"jane","anonymousId":"web","traits":{"email":"Jane@x"}}"#
+                .to_owned(),
+            r#"{"type":"identify","userId":"bob","traits":{"email":"bob@x"}}"#.to_owned(),
+            track("bob-1", r#""userId":"bob""#),
+            track("device", r#""anonymousId":"web""#),
+            track("mail", r#""traits":{"email":" JANE@x"}"#),
+            track("bob-2", r#""userId":"bob""#),
+            // Not valid, and hers, or his.
+            r#"{"type":"track","messageId":"q-1","userId":"jane"}"#.to_owned(),
+            r#"{"type":"track","messageId":"q-2","userId":"bob"}"#.to_owned(),
+        ];
+        let taken = post(&host, "/v1/batch", &format!("[{}]", jane.join(",")));
+        assert_eq!((&taken["accepted"], &taken["quarantined"]), (&json!(7), &json!(2)));
+        let order =
+            |id: &str, email: &str| format!(r#"{{"@type":"order","id":"{id}","email":"{email}"}}"#);
+        let orders = [order("o-jane", "jane@x"), order("o-bob", "bob@x")];
+        post(&host, "/v2/push", &format!("[{}]", orders.join(",")));
+
+        let erased = erase(&host, &named);
+        assert_eq!(erased, json!({"identities": 2, "quarantined": 1, "queued": 4}), "{named:?}");
+        // Who comes back is somebody new.
+        post(&host, "/v1/batch", &format!("[{}]", track("after", r#""userId":"jane""#)));
+        daemon.kill();
+
+        upstream.handle.clear_faults();
+        let daemon = host.start();
+        host.wait_until_settled();
+        assert_eq!(upstream.ids(), ["bob-1", "bob-2", "o-bob", "after"], "{named:?}");
+        let body = |id: &str| {
+            let records = upstream.handle.records().into_iter();
+            let found = records.filter(|record| record.id == id).next_back().unwrap();
+            String::from_utf8(found.body.to_vec()).unwrap()
+        };
+        assert!(body("bob-2").contains("bob@x") && !body("after").contains("identity_email"));
+        assert_eq!((host.lane("delivered"), host.lane("erased")), (4, 4));
+        assert_eq!(host.status()["quarantined"], 1);
+        let again = erase(&host, &named);
+        assert_eq!(again, json!({"identities": 0, "quarantined": 0, "queued": 0}));
+        let nothing = host.pillarbox(&["erase", "--email", "nobody@x"]);
+        assert_eq!(String::from_utf8(nothing.stdout).unwrap(), "nothing was known of nobody@x\n");
+        for wrong in [&["erase"][..], &["erase", "--user", "a", "--email", "b"]] {
+            assert_eq!(host.pillarbox(wrong).status.code(), Some(2), "{wrong:?}");
+        }
+        let blank = host.pillarbox(&["erase", "--email", " "]);
+        assert_eq!(blank.status.code(), Some(1));
+        assert_eq!(daemon.stop().0, Some(0));
+    }
+}
