@@ -99,9 +99,9 @@ async fn find(service: &Service, who: Who) -> Result<Ids, EraseError> {
     }
     let mut after = String::new();
     loop {
-        let some = service.spool().all_identities(after, READ_MAX).await?;
-        let Some(last) = some.last().map(|(key, _)| key.as_str()) else { return Ok(ids) };
-        after = last.to_owned();
+        let some = service.spool().all_identities(&after, READ_MAX).await?;
+        let Some(last) = some.last().map(|(key, _)| key) else { return Ok(ids) };
+        after.clone_from(last);
         for (key, traits) in some {
             let is_theirs = email_of(&traits).is_some_and(|email| ids.emails.contains(&email));
             if is_theirs || user.as_ref() == Some(&key) {
@@ -172,7 +172,9 @@ mod tests {
 
     fn ids() -> Ids {
         let mut ids = Ids { emails: ["jane@x".to_owned()].into(), ..Ids::default() };
-        ["u:jane", "a:web", "u#0123"].into_iter().for_each(|key| ids.add(key.to_owned()));
+        for key in ["u:jane", "a:web", "u#0123"] {
+            ids.add(key.to_owned());
+        }
         ids
     }
 

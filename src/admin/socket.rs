@@ -106,7 +106,9 @@ async fn route(
             let who = body(request, r#"{"email":"…"} or {"user":"…"}"#).await?;
             Ok(json(&service.erase(who).await?))
         }
-        "/v1/reload" if post => Ok(json(&service.reload().await.map_err(not_reloaded)?)),
+        "/v1/reload" if post => {
+            Ok(json(&service.reload().await.map_err(|reason| not_reloaded(&reason))?))
+        }
         "/v1/status"
         | "/v1/erase"
         | "/v1/reload"
@@ -189,7 +191,7 @@ fn bad(message: String) -> Refused {
     Refused(StatusCode::BAD_REQUEST, "invalid_request", message)
 }
 
-fn not_reloaded(reason: String) -> Refused {
+fn not_reloaded(reason: &str) -> Refused {
     let message = format!("the old configuration stays in force: {reason}");
     Refused(StatusCode::CONFLICT, "not_reloaded", message)
 }

@@ -214,6 +214,6 @@ async fn an_erasure_covers_what_is_there() {
         drop(spool);
         spool = reopen(&options);
     }
-    assert_eq!(spool.all_identities(String::new(), 9).await.unwrap().len(), 1);
+    assert_eq!(spool.all_identities("", 9).await.unwrap().len(), 1);
     spool.close().await;
 }

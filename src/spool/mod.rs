@@ -392,9 +392,10 @@ impl Spool {
     /// See [`ReadError`].
     pub async fn all_identities(
         &self,
-        after: String,
+        after: &str,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, ReadError> {
+        let after = after.to_owned();
         self.read(move |shared| Ok(shared.store.identities_after(&after, limit)?)).await
     }
 
