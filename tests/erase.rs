@@ -67,8 +67,8 @@ fn a_person_is_erased_and_stays_so() {
         host.wait_until_settled();
         assert_eq!(upstream.ids(), ["bob-1", "bob-2", "o-bob", "after"], "{named:?}");
         let body = |id: &str| {
-            let records = upstream.handle.records().into_iter();
-            let found = records.filter(|record| record.id == id).next_back().unwrap();
+            let mut records = upstream.handle.records().into_iter();
+            let found = records.rfind(|record| record.id == id).unwrap();
             String::from_utf8(found.body.to_vec()).unwrap()
         };
         assert!(body("bob-2").contains("bob@x") && !body("after").contains("identity_email"));
