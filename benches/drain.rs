@@ -72,6 +72,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         pace: SharedPace::new(0.0),
         way: forward::Way::default(),
         consent: Vec::new(),
+        poll_errors: Duration::ZERO,
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, mut idle) = watch::channel(Report::default());

@@ -260,6 +260,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
         pace: SharedPace::new([0.0, 0.0, 4.0][rng.usize(..3)]),
         way: forward::Way::default(),
         consent: Vec::new(),
+        poll_errors: Duration::ZERO,
     }
 }
 

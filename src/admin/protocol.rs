@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::clock::UnixMillis;
-use crate::forward::Report;
+use crate::forward::{Report, poll};
 use crate::ingest::Counts;
 use crate::spool::{LaneId, LaneStats, Origin, QuarantineId};
 
@@ -40,6 +40,9 @@ pub struct IntegrationStatus {
     pub lane: LaneStats,
     /// What its forwarder does; of several, the one in most trouble.
     pub report: Report,
+    /// What was rejected after its 202, where that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<poll::Report>,
     /// Each of its lanes, where it has several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lanes: Vec<LaneStatus>,
@@ -55,7 +58,7 @@ impl IntegrationStatus {
         if lanes.len() == 1 {
             lanes.clear();
         }
-        IntegrationStatus { name, endpoint, lane, report, lanes }
+        IntegrationStatus { name, endpoint, lane, report, ledger: None, lanes }
     }
 }
 

@@ -13,7 +13,7 @@ use super::protocol::{
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
-use crate::forward::{Report, State};
+use crate::forward::{Report, State, poll};
 use crate::ingest::{Counters, Intake};
 use crate::spool::{
     Append, AppendError, End, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError,
@@ -57,6 +57,8 @@ pub struct Delivered {
     pub endpoint: String,
     /// Its lanes.
     pub lanes: Vec<Lane>,
+    /// What is told of its ledger, where that is read.
+    pub ledger: Option<watch::Receiver<poll::Report>>,
 }
 
 /// A lane that is delivered.
@@ -154,7 +156,9 @@ impl Service {
         let integrations = lanes.into_iter().map(|(name, lanes)| {
             let delivered = configured.iter().find(|known| known.name == name);
             let endpoint = delivered.map(|known| known.endpoint.clone());
-            IntegrationStatus::new(name, endpoint, lanes)
+            let ledger = delivered.and_then(|known| known.ledger.as_ref());
+            let ledger = ledger.map(|report| report.borrow().clone());
+            IntegrationStatus { ledger, ..IntegrationStatus::new(name, endpoint, lanes) }
         });
         let integrations = integrations.collect();
         Ok(Status {
@@ -290,7 +294,7 @@ impl Service {
     /// Removes a person: from the identities, the quarantine and the queue.
     ///
     /// # Errors
-    /// See [`EraseError`].
+    /// In words for an operator; asking again does no harm.
     /// # Cancel safety
     /// What is not done yet is done when it is asked for again.
     pub async fn erase(&self, who: Who) -> Result<Erased, EraseError> {

@@ -59,7 +59,7 @@ impl Host {
         let (report, reported) = watch::channel(Report::default());
         let endpoint = "https://x/".to_owned();
         let lanes = vec![Lane { id: lane, report: reported }];
-        let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes }];
+        let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes, ledger: None }];
         let counters = Arc::new(Counters::default());
         let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(1);
         tokio::spawn(async move {

@@ -247,6 +247,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         pace: SharedPace::new(0.0),
         way: Way::default(),
         consent: Vec::new(),
+        poll_errors: Duration::ZERO,
     };
     Ok(Config {
         state_dir: folder.to_owned(),

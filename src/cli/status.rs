@@ -135,7 +135,16 @@ fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
             "{WARN}{name}{WARN:#}: {records} records ({size}) wait and nobody delivers them: configure it again and reload, or `pillarbox drop-queue {name}`"
         ));
     }
+    let ledger = known.ledger.clone().unwrap_or_default();
+    if !ledger.cause.is_empty() {
+        let cause = printable(&ledger.cause);
+        causes.push(format!(
+            "{WARN}{name}{WARN:#}: what Ometria rejects after its 202 cannot be read: {cause}"
+        ));
+    }
     for (count, what) in [
+        (ledger.found, "rejected after their 202: `pillarbox quarantine list` (rejected_later)"),
+        (ledger.unknown, "listed by Ometria as rejected and not ours, or no longer kept"),
         (
             report.records_rejected,
             "named as rejected in the answers of its 202s: `pillarbox quarantine list`",
@@ -219,6 +228,7 @@ mod tests {
                 last_status: Some(403),
                 ..Report::default()
             },
+            ledger: None,
             lanes: Vec::new(),
         }
     }

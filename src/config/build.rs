@@ -207,6 +207,7 @@ fn integration(
     let batch_records_max = whole(section.count("batch", faults));
     let linger = section.duration("linger", faults).unwrap_or_default();
     let timeout = section.duration("timeout", faults).unwrap_or_default();
+    let poll_errors = section.duration("poll_errors", faults).unwrap_or_default();
     let storm_limit = section.count("storm_limit", faults);
     let pace = SharedPace::new(section.rate("max_pushes_per_second", faults));
     let lanes = u32::try_from(section.count("lanes", faults)).unwrap_or_default();
@@ -223,6 +224,7 @@ fn integration(
         pace,
         way,
         consent,
+        poll_errors,
     };
     Some(Integration { name, preset, events, lanes, forward })
 }

@@ -67,7 +67,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 39] = [
+pub const KEYS: [Key; 40] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -258,6 +258,13 @@ pub const KEYS: [Key; 39] = [
         "0",
         Kind::Rate,
         "0: no fixed limit, the pace follows 429 answers.",
+    ),
+    key(
+        "integration",
+        "poll_errors",
+        "0s",
+        Kind::Time(0, 24 * HOUR),
+        "How often Ometria's list of records that it rejected after its 202 is read; 0s: never.",
     ),
     key(
         "integration",

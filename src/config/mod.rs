@@ -313,7 +313,7 @@ impl Config {
             let _ = write!(
                 text,
                 "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
-                 timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\nproxy = \"{}\"\n",
+                 timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = \"{}\"\n",
                 forward.endpoint,
                 listed(forward.consent.iter().map(|category| quoted(category))),
                 forward.batch_records_max,
@@ -323,6 +323,7 @@ impl Config {
                 show_duration(forward.retry.max),
                 forward.storm_limit,
                 forward.pace.pushes_per_second_max(),
+                show_duration(forward.poll_errors),
                 forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
             );
             if let Some(authorities) = &forward.way.authorities {

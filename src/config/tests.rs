@@ -47,6 +47,7 @@ timeout = "30s"
 retry = { initial = "500ms", max = "5min" }
 storm_limit = 1000
 max_pushes_per_second = 0
+poll_errors = "0s"
 "#;
 
 pub(super) fn built(text: &str) -> Result<Config, Faults> {

@@ -15,7 +15,7 @@ use super::layout::{Layout, goes_before};
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
-use crate::forward::{self, HttpUpstream, Report};
+use crate::forward::{self, HttpUpstream, Report, poll};
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
 
@@ -35,6 +35,16 @@ struct Running {
     /// Where new records go, in the order of the layout.
     lanes: Vec<LaneId>,
     forwarders: Vec<Forwarder>,
+    /// Who reads the ledger, where that is asked for.
+    poller: Option<Poller>,
+}
+
+/// Who reads the ledger of an integration.
+#[derive(Debug)]
+struct Poller {
+    report: watch::Receiver<poll::Report>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
 }
 
 /// The forwarder of one lane.
@@ -122,6 +132,7 @@ impl Fleet {
                     .iter()
                     .map(|known| Lane { id: known.lane, report: known.report.clone() })
                     .collect(),
+                ledger: running.poller.as_ref().map(|poller| poller.report.clone()),
             })
             .collect()
     }
@@ -167,7 +178,16 @@ impl Fleet {
             let waits_for = earlier.map(|(lane, _)| *lane).collect();
             self.forwarder(&configured, *lane, waits_for, upstream.clone())
         });
-        Running { forwarders: forwarders.collect(), configured, lanes }
+        let forwarders = forwarders.collect();
+        let poller = (!configured.forward.poll_errors.is_zero()).then(|| {
+            let (stop, stopped) = watch::channel(false);
+            let (reports, report) = watch::channel(poll::Report::default());
+            let (settings, spool) = (configured.forward.clone(), self.spool.clone());
+            let lanes = all.iter().map(|(lane, _)| *lane).collect();
+            let run = poll::run(settings, spool, lanes, upstream, reports, stopped);
+            Poller { report, stop, task: tokio::spawn(run) }
+        });
+        Running { configured, lanes, forwarders, poller }
     }
 
     /// Starts the forwarder of `lane`, which begins once the lanes in `waits_for` are empty.
@@ -217,14 +237,17 @@ impl Running {
 
 /// All at once: each may take as long as its push.
 async fn stop(ending: Vec<Running>) {
-    let forwarders: Vec<Forwarder> =
-        ending.into_iter().flat_map(|running| running.forwarders).collect();
-    for forwarder in &forwarders {
-        forwarder.stop.send_replace(true);
+    let tasks = ending.into_iter().flat_map(|running| {
+        let forwarders = running.forwarders.into_iter().map(|it| (it.stop, it.task));
+        forwarders.chain(running.poller.map(|it| (it.stop, it.task)))
+    });
+    let tasks: Vec<_> = tasks.collect();
+    for (stop, _) in &tasks {
+        stop.send_replace(true);
     }
-    for forwarder in forwarders {
+    for (_, task) in tasks {
         // Its failure has been told.
-        drop(forwarder.task.await);
+        drop(task.await);
     }
 }
 

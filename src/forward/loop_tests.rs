@@ -117,6 +117,7 @@ impl Lane {
             pace: SharedPace::new(0.0),
             way: Way::default(),
             consent: Vec::new(),
+            poll_errors: Duration::ZERO,
         };
         let (upstream, began) = (Scripted::default(), Instant::now());
         Lane { spool, id, settings, upstream, appended: 0, began, _directory: directory }

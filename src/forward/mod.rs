@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `batch` (PURE) | cuts the next push, makes its body |
 //! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
+//! | `poll`, `ledger` (PURE) | what was rejected after its 202 |
 //! | `settings` | how one integration is delivered |
 //! | `way` (PURE) | the proxy, and the authorities that are trusted |
 //! | `verdict` (PURE) | what an attempt means |
@@ -28,8 +29,10 @@
 pub mod batch;
 pub mod failure;
 pub mod isolate;
+pub mod ledger;
 pub mod pace;
 pub mod plan;
+pub mod poll;
 pub mod push;
 pub mod report;
 pub mod retry;

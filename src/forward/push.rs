@@ -46,12 +46,15 @@ impl Answer {
     /// The body as text, cut to what is kept.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::from_utf8_lossy(&self.body).into_owned();
-        let end =
-            (0..=DETAIL_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or(0));
-        text
+        cut(String::from_utf8_lossy(&self.body).into_owned())
     }
+}
+
+/// A text cut to what is kept.
+pub(super) fn cut(mut text: String) -> String {
+    let end = (0..=DETAIL_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+    text
 }
 
 /// A client of Ometria's push endpoint.
@@ -68,6 +71,8 @@ pub struct HttpUpstream {
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// As much of an answer is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// And of a ledger: a hundred of the largest records, with room to spare.
+const LEDGER_BYTES_MAX: usize = 8 << 20;
 /// Ometria's header for the key (OMETRIA.md).
 const AUTH: HeaderName = HeaderName::from_static("x-ometria-auth");
 const QUEUE_REMAINING: &str = "x-queuesize-remaining";
@@ -115,11 +120,31 @@ impl HttpUpstream {
         })
     }
 
-    async fn attempt(&self, body: Bytes) -> Result<Answer, PushError> {
+    /// Reads the ledger of what was rejected after its 202.
+    ///
+    /// # Errors
+    /// As a push.
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn ledger(&self) -> Result<Answer, PushError> {
+        let mut request = Request::new(Full::default());
+        let mut parts = self.endpoint.clone().into_parts();
+        parts.path_and_query = self.ledger_path().parse().ok();
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_else(|_| self.endpoint.clone());
+        self.attempt(request, LEDGER_BYTES_MAX).await
+    }
+
+    /// Where the ledger lies: below the endpoint.
+    pub(super) fn ledger_path(&self) -> String {
+        format!("{}/_errors", self.endpoint.path().trim_end_matches('/'))
+    }
+
+    async fn attempt(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        answer_bytes_max: usize,
+    ) -> Result<Answer, PushError> {
         let deadline = Instant::now() + self.timeout;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.endpoint.clone();
         *request.headers_mut() = self.headers.clone();
         let response = timeout_at(deadline, self.client.request(request))
             .await
@@ -131,7 +156,8 @@ impl HttpUpstream {
         let queue_remaining = text(QUEUE_REMAINING).and_then(|text| text.trim().parse().ok());
         // The status stands, whatever becomes of the rest of the body: a 202 cut off in its body is a 202.
         let mut read = Vec::new();
-        let cut_off = timeout_at(deadline, read_body(body, &mut read)).await.is_err();
+        let reading = read_body(body, &mut read, answer_bytes_max);
+        let cut_off = timeout_at(deadline, reading).await.is_err();
         let status = head.status.as_u16();
         tracing::trace!(status, cut_off, bytes = read.len(), "answered");
         let body = without(read, self.api_key.expose_secret().as_bytes());
@@ -141,17 +167,20 @@ impl HttpUpstream {
 
 impl Upstream for HttpUpstream {
     async fn push(&self, body: Bytes) -> Result<Answer, PushError> {
-        self.attempt(body).await
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.endpoint.clone();
+        self.attempt(request, ANSWER_BYTES_MAX).await
     }
 }
 
-/// Reads the body of an answer, as far as it comes and at most [`ANSWER_BYTES_MAX`].
-async fn read_body(mut body: Incoming, read: &mut Vec<u8>) {
+/// Reads the body of an answer, as far as it comes and at most `bytes_max` of it.
+async fn read_body(mut body: Incoming, read: &mut Vec<u8>, bytes_max: usize) {
     while let Some(Ok(frame)) = body.frame().await {
         let Some(data) = frame.data_ref() else { continue };
-        let room = ANSWER_BYTES_MAX - read.len();
+        let room = bytes_max - read.len();
         read.extend_from_slice(data.get(..room).unwrap_or(data));
-        if read.len() == ANSWER_BYTES_MAX {
+        if read.len() == bytes_max {
             return;
         }
     }

@@ -28,6 +28,7 @@ fn settings(endpoint: &str, timeout: Duration) -> Settings {
         pace: SharedPace::new(0.0),
         way: Way::default(),
         consent: Vec::new(),
+        poll_errors: Duration::ZERO,
     }
 }
 

@@ -46,6 +46,7 @@ async fn push(proxy: &str, timeout: Duration) -> PushError {
         pace: crate::forward::SharedPace::new(0.0),
         way: Way { proxy, authorities: None },
         consent: Vec::new(),
+        poll_errors: Duration::ZERO,
     };
     let upstream = HttpUpstream::new(&settings, Some(RootCertStore::empty())).unwrap();
     assert!(!format!("{upstream:?}").contains("pass"), "{upstream:?}");

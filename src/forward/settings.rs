@@ -31,6 +31,8 @@ pub struct Settings {
     pub way: Way,
     /// Categories of consent: a record whose person denies one of them by now is withheld.
     pub consent: Vec<String>,
+    /// How often the ledger of what was rejected after its 202 is read; zero: never.
+    pub poll_errors: Duration,
 }
 
 /// Whether a running forwarder need not change. Compares the keys, and shows neither.
@@ -49,6 +51,7 @@ impl PartialEq for Settings {
             pace,
             way,
             consent,
+            poll_errors,
         } = self;
         *integration == other.integration
             && *endpoint == other.endpoint
@@ -60,6 +63,7 @@ impl PartialEq for Settings {
             && *storm_limit == other.storm_limit
             && *way == other.way
             && *consent == other.consent
+            && *poll_errors == other.poll_errors
             && pace.pushes_per_second_max().total_cmp(&other.pace.pushes_per_second_max()).is_eq()
     }
 }

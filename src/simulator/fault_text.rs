@@ -13,17 +13,18 @@ use super::faults::{Effect, Fault};
 /// The text form of a fault.
 pub const FAULT_GRAMMAR: &str = "\
 A fault is a comma-separated list of
-  an effect   status=200..599 | hang | reset | accept-then-reset | garbage | delay=250ms (or 2s, 1min)
+  an effect   status=200..599 | hang | reset | accept-then-reset | reject-later | garbage | delay=250ms (or 2s, 1min)
   when        count=N | every=K | contains=TEXT | poison=TEXT (contains, and status=400 unless another is given)
   the answer  retry-after=SECONDS | queue-remaining=N | header=NAME:VALUE | body=TEXT
 with `\\,` for a comma inside a TEXT.";
 
 /// Every word of the grammar, for the nearest one to an unknown word.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 15] = [
     "status",
     "hang",
     "reset",
     "accept-then-reset",
+    "reject-later",
     "garbage",
     "delay",
     "count",
@@ -73,6 +74,7 @@ impl fmt::Display for Fault {
             Effect::Hang => parts.push("hang".to_owned()),
             Effect::Reset => parts.push("reset".to_owned()),
             Effect::AcceptThenReset => parts.push("accept-then-reset".to_owned()),
+            Effect::RejectLater => parts.push("reject-later".to_owned()),
             Effect::Garbage => parts.push("garbage".to_owned()),
         }
         if !self.delay.is_zero() {
@@ -131,6 +133,7 @@ impl Draft {
             "hang" => self.set_effect(Effect::Hang, word, value),
             "reset" => self.set_effect(Effect::Reset, word, value),
             "accept-then-reset" => self.set_effect(Effect::AcceptThenReset, word, value),
+            "reject-later" => self.set_effect(Effect::RejectLater, word, value),
             "garbage" => self.set_effect(Effect::Garbage, word, value),
             "status" => self.set_effect(Effect::Status(status(given()?)?), word, None),
             "delay" => once(&mut self.delay, delay(given()?)?, word),

@@ -51,12 +51,14 @@ pub enum Effect {
     AcceptThenReset,
     /// Bytes that are no HTTP, then the end of the connection; nothing is accepted.
     Garbage,
+    /// The push is accepted; later the ledger says that its records were rejected: those with the fault's text, or all.
+    RejectLater,
 }
 
 impl Effect {
     /// Whether the client gets an HTTP answer.
     pub(super) fn answers(self) -> bool {
-        matches!(self, Effect::Checked | Effect::Status(_))
+        matches!(self, Effect::Checked | Effect::Status(_) | Effect::RejectLater)
     }
 }
 
@@ -69,6 +71,8 @@ pub(super) struct Injection {
     pub(super) effect: Effect,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Option<String>,
+    /// The text of the records that are rejected later.
+    pub(super) later: Option<String>,
 }
 
 /// The active faults, in the order they were added.
@@ -112,6 +116,7 @@ impl Faults {
             effect: Effect::Checked,
             headers: Vec::new(),
             body: None,
+            later: None,
         };
         for active in &mut self.active {
             if active.hits_next(body.as_deref(), records) && injection.admits(&active.fault) {
@@ -152,10 +157,21 @@ impl Injection {
         if fault.effect != Effect::Checked {
             self.effect = fault.effect;
         }
+        if fault.effect == Effect::RejectLater {
+            self.later = Some(fault.contains.clone().unwrap_or_default());
+        }
         self.headers.extend(fault.headers.iter().cloned());
         if self.body.is_none() {
             self.body.clone_from(&fault.body);
         }
+    }
+}
+
+impl Injection {
+    /// Whether `record` is rejected later.
+    pub(super) fn rejects_later(&self, record: &Record<'_>) -> bool {
+        let rejected = |text: &String| contains(text, record.body, std::slice::from_ref(record));
+        self.later.as_ref().is_some_and(rejected)
     }
 }
 

@@ -8,7 +8,7 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /v2/push` | checks the key, then the push: 202, or 403 or 400 with the reason |
-//! | `GET /v2/push/_errors` | `[]`: nothing accepted here fails later |
+//! | `GET /v2/push/_errors` | what was rejected after its 202, by the fault `reject-later`: the last 100 |
 //! | `GET`, `POST`, `DELETE /_simulator/faults` | shows, adds (`{"fault":"status=503,count=3"}` or an array of texts) or ends faults |
 //! | `GET /_simulator/pushes` | the pushes seen, as a JSON array of [`PushSeen`] |
 //! | `GET`, `DELETE /_simulator/records` | the accepted records as NDJSON, byte for byte; or forgets them |

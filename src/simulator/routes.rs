@@ -70,7 +70,7 @@ async fn push(context: &Context, request: Request<Incoming>) -> Response<Full<By
     drop(body);
     wait(context, reply.injection.delay).await;
     match reply.injection.effect {
-        Effect::Checked | Effect::Status(_) => push_answer(reply),
+        Effect::Checked | Effect::Status(_) | Effect::RejectLater => push_answer(reply),
         Effect::Hang => {
             stopped(&context.stopping).await;
             cut(context, Cut::Reset).await
@@ -97,7 +97,7 @@ fn push_answer(reply: Reply) -> Response<Full<Bytes>> {
             status,
             &json!({
                 "status": "OK",
-                "request_id": uuid::Uuid::now_v7().to_string(),
+                "request_id": reply.request_id,
                 "accepted": reply.accepted,
                 "rejected": 0,
             }),
@@ -112,7 +112,7 @@ fn push_answer(reply: Reply) -> Response<Full<Bytes>> {
 
 fn errors(handle: &Handle, headers: &HeaderMap) -> Response<Full<Bytes>> {
     if admitted(handle, headers) {
-        json_answer(StatusCode::OK, &json!([]))
+        json_answer(StatusCode::OK, &json!(handle.ledger()))
     } else {
         error_answer(StatusCode::FORBIDDEN, "the key in X-Ometria-Auth is missing or invalid")
     }

@@ -20,6 +20,9 @@ use crate::clock::{self, UnixMillis};
 /// The most bytes of accepted records that are kept, whatever `Options::keep_records_max` is.
 const KEEP_BYTES_MAX: usize = 256 << 20;
 
+/// Ometria's ledger holds the last 100 (OMETRIA.md).
+pub(super) const LEDGER_ENTRIES_MAX: usize = 100;
+
 /// How many pushes a slow subscriber may fall behind before it loses the oldest.
 const SUBSCRIBER_PUSHES_MAX: usize = 1_024;
 
@@ -170,6 +173,19 @@ impl Handle {
         self.kept().faults.active().iter().map(show).collect()
     }
 
+    /// Adds an entry to the ledger, of whatever shape.
+    pub fn add_to_ledger(&self, entry: serde_json::Value) {
+        self.kept().ledger.push_back(entry);
+    }
+
+    /// What was rejected after its 202: the newest 100.
+    #[must_use]
+    pub fn ledger(&self) -> Vec<serde_json::Value> {
+        let kept = self.kept();
+        let over = kept.ledger.len().saturating_sub(LEDGER_ENTRIES_MAX);
+        kept.ledger.iter().skip(over).cloned().collect()
+    }
+
     /// Forgets the records kept and says how many they were; the pushes and the totals stay.
     #[expect(clippy::must_use_candidate, reason = "the number is by the way")]
     pub fn clear_records(&self) -> usize {
@@ -203,8 +219,10 @@ impl Handle {
         counters.bytes += request.body.len() as u64;
         counters.pushes_faulted += u64::from(injection.faults.is_some());
         let seen = verdict.push_seen(counters.pushes, request, &report, &injection);
+        let request_id = uuid::Uuid::now_v7().to_string();
         if verdict.accepts {
             counters.pushes_accepted += 1;
+            kept.reject_later(&report, &injection, &request_id);
             kept.keep_records(&report, seen.number, &mut counters.records_accepted);
         } else if injection.effect.answers() && verdict.by_checks {
             counters.pushes_refused += 1;
@@ -217,7 +235,7 @@ impl Handle {
         self.shared.counters.send_modify(|all| {
             *all = Counters { connections: all.connections, ..counters };
         });
-        Reply { verdict, injection, accepted: report.records_total }
+        Reply { verdict, injection, request_id, accepted: report.records_total }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -242,9 +260,28 @@ struct Kept {
     pushes_ids: usize,
     records: VecDeque<RecordSeen>,
     records_bytes: usize,
+    /// What was rejected after its 202.
+    ledger: VecDeque<serde_json::Value>,
 }
 
 impl Kept {
+    /// Writes what the fault rejects later into the ledger.
+    fn reject_later(&mut self, report: &Report<'_>, injection: &Injection, request_id: &str) {
+        for record in report.records.iter().filter(|record| injection.rejects_later(record)) {
+            let body: serde_json::Value = serde_json::from_str(record.body).unwrap_or_default();
+            self.ledger.push_back(serde_json::json!({
+                "request_id": request_id,
+                "record_type": record.record_type,
+                "record_id": record.id,
+                "record": body,
+                "timestamp": clock::now().0,
+                "message": {"error_message": "a fault of the simulator", "error_path": "id"},
+            }));
+        }
+        let over = self.ledger.len().saturating_sub(LEDGER_ENTRIES_MAX);
+        self.ledger.drain(..over);
+    }
+
     fn keep_records(&mut self, report: &Report<'_>, push: u64, seq: &mut u64) {
         for record in &report.records {
             *seq += 1;
@@ -294,6 +331,8 @@ pub(super) struct Request<'a> {
 pub(super) struct Reply {
     pub(super) verdict: Verdict,
     pub(super) injection: Injection,
+    /// For the 202.
+    pub(super) request_id: String,
     /// The number for the 202's `accepted`.
     pub(super) accepted: usize,
 }
@@ -324,7 +363,9 @@ impl Verdict {
             (Ok(()), None) => (StatusCode::ACCEPTED, None),
         };
         let (status, by_checks, processed) = match injection.effect {
-            Effect::Checked | Effect::Status(StatusCode::ACCEPTED) => (Some(checked), true, true),
+            Effect::Checked | Effect::RejectLater | Effect::Status(StatusCode::ACCEPTED) => {
+                (Some(checked), true, true)
+            }
             Effect::Status(status) => (Some(status), false, false),
             Effect::AcceptThenReset => (None, false, true),
             Effect::Hang | Effect::Reset | Effect::Garbage => (None, false, false),

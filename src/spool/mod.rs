@@ -268,6 +268,26 @@ impl Spool {
         self.shared.lane(lane).counted().tallies.cursor()
     }
 
+    /// The oldest seq of `lane` that is still kept; the next one when nothing is.
+    #[must_use]
+    pub fn oldest(&self, lane: LaneId) -> Seq {
+        let newest = *self.shared.lane(lane).newest.borrow();
+        self.shared.log.oldest(lane).unwrap_or(Seq(newest + 1))
+    }
+
+    /// Up to `limit` pushes that settled records of `lane` from `from` on, in their order.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn deliveries(
+        &self,
+        lane: LaneId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, ReadError> {
+        self.read(move |shared| Ok(shared.store.deliveries(lane, from, limit)?)).await
+    }
+
     /// The lanes known to the spool, with their integration's name and number, in the order of their ids.
     #[must_use]
     pub fn lanes(&self) -> Vec<(LaneId, String, u32)> {

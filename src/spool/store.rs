@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::chunk::{key, parse_key};
 use super::dedupe::Windows;
 use super::durable;
-use super::entry::{End, LaneId, Seq};
+use super::entry::{Delivery, End, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
 use super::identity::Identity;
@@ -346,6 +346,25 @@ impl Store {
             segments.insert(number, meta);
         }
         Ok(segments)
+    }
+
+    /// Up to `limit` deliveries of `lane` from `from` on.
+    pub(super) fn deliveries(
+        &self,
+        lane: LaneId,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let mut deliveries = Vec::new();
+        for item in
+            self.deliveries.tree.range(key(lane, from)..=key(lane, Seq(u64::MAX))).take(limit)
+        {
+            let (key, value) = item?;
+            let Some(value) = self.deliveries.read(&key, value)? else { continue };
+            let delivery = unseal(&key, &value);
+            deliveries.push(delivery.map_err(|error| StoreError(format!("a delivery: {error}")))?);
+        }
+        Ok(deliveries)
     }
 
     /// Removes the deliveries of `lane` that lie below `oldest`.

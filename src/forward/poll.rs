@@ -1,0 +1,237 @@
+//! Polls the ledger of one integration: what Ometria rejected after its 202 is copied to the quarantine, once.
+//!
+//! A rejected record was counted as delivered and stays so; the copy is for an operator to mend. Ours is what the kept
+//! deliveries know: the push by its `request_id`, the record by its id. What is not ours, or no longer kept, is counted.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::failure::PushError;
+use super::ledger::{self, Rejection};
+use super::push::{Answer, HttpUpstream};
+use super::verdict::record_id;
+use super::{Settings, pause};
+use crate::clock::{self, UnixMillis};
+use crate::spool::{
+    Append, AppendError, Content, Entry, Item, LaneId, Once, Origin, Quarantined, ReadError, Seq,
+    Spool,
+};
+
+/// Scopes of the dedupe window from here on are for ledgers: lanes are never so many.
+const SCOPES: u32 = 1 << 31;
+/// Deliveries and records that are read at once.
+const READ_MAX: usize = 1000;
+const READ_BYTES_MAX: usize = 8 << 20;
+
+/// What an operator is told of the ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// When it was last read.
+    pub polled_at: Option<UnixMillis>,
+    /// Why it could not be read the last time; empty when it could.
+    pub cause: String,
+    /// Records that it named and that were copied to the quarantine, since the daemon started.
+    pub found: u64,
+    /// Entries that name no record of ours, or none that is still kept.
+    pub unknown: u64,
+}
+
+/// Why a poll came to nothing; the next one tries again.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error(transparent)]
+    Push(#[from] PushError),
+    #[error("{0}")]
+    Answer(String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Polls until `shutdown`, every [`Settings::poll_errors`].
+///
+/// # Cancel safety
+/// Dropping it loses nothing: what is not copied yet is copied by the next poll.
+pub async fn run(
+    settings: Settings,
+    spool: Spool,
+    lanes: Vec<LaneId>,
+    upstream: HttpUpstream,
+    report: watch::Sender<Report>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut poller = Poller { settings, spool, lanes, seen: HashSet::new() };
+    loop {
+        if pause(poller.settings.poll_errors, &mut shutdown).await {
+            return;
+        }
+        // The account's limit is one for all that is asked of it.
+        while let Err(delay) = poller.settings.pace.turn() {
+            if pause(delay, &mut shutdown).await {
+                return;
+            }
+        }
+        let outcome = tokio::select! {
+            biased;
+            () = super::stopped(&mut shutdown) => return,
+            outcome = poller.poll(&upstream) => outcome,
+        };
+        poller.tell(&report, outcome);
+    }
+}
+
+struct Poller {
+    settings: Settings,
+    spool: Spool,
+    lanes: Vec<LaneId>,
+    /// The entries of the last poll.
+    seen: HashSet<String>,
+}
+
+/// A record that the ledger names.
+struct Found {
+    lane: LaneId,
+    entry: Entry,
+}
+
+impl Poller {
+    /// Copies what is new; (found, unknown).
+    async fn poll(&mut self, upstream: &HttpUpstream) -> Result<(u64, u64), PollError> {
+        let Answer { status, body, .. } = upstream.ledger().await?;
+        if status != 200 {
+            let what = format!("{status} from {}", upstream.ledger_path());
+            return Err(PollError::Answer(what));
+        }
+        let rejections = ledger::read(&body).map_err(PollError::Answer)?;
+        let now: HashSet<String> =
+            rejections.iter().map(|rejection| rejection.text.clone()).collect();
+        let fresh: Vec<Rejection> = rejections
+            .into_iter()
+            .filter(|rejection| !self.seen.contains(&rejection.text))
+            .collect();
+        let told = self.copy(&fresh).await?;
+        self.seen = now;
+        Ok(told)
+    }
+
+    async fn copy(&self, fresh: &[Rejection]) -> Result<(u64, u64), PollError> {
+        let Some(scope) = self.lanes.iter().min().filter(|_| !fresh.is_empty()) else {
+            return Ok((0, 0));
+        };
+        let mut found = self.find(fresh).await?;
+        let item = |(index, rejection): (usize, &Rejection)| {
+            let once = Some(Once::new(SCOPES | scope.0, &rejection.text));
+            let content = found.remove(&index).map_or(Content::Nothing, |found| {
+                Content::Quarantine(self.quarantined(found, rejection))
+            });
+            Item { once, content }
+        };
+        let items: Vec<Item> = fresh.iter().enumerate().map(item).collect();
+        let known: Vec<bool> =
+            items.iter().map(|item| matches!(item.content, Content::Quarantine(_))).collect();
+        let receipt = self.spool.append(Append { items, ..Append::default() }).await?;
+        let mut told = (0, 0);
+        for (index, known) in known.into_iter().enumerate() {
+            // What an earlier run of the daemon has taken is not news.
+            if receipt.duplicates.binary_search(&index).is_err() {
+                *if known { &mut told.0 } else { &mut told.1 } += 1;
+            }
+        }
+        Ok(told)
+    }
+
+    /// The records that entries name, by the entry's index.
+    async fn find(&self, fresh: &[Rejection]) -> Result<BTreeMap<usize, Found>, PollError> {
+        let mut found = BTreeMap::new();
+        for lane in &self.lanes {
+            let mut next = self.spool.oldest(*lane);
+            loop {
+                let deliveries = self.spool.deliveries(*lane, next, READ_MAX).await?;
+                let Some(last) = deliveries.last() else { break };
+                next = Seq(last.first.0 + last.records.max(1));
+                for delivery in deliveries.into_iter().filter(|it| it.status == 202) {
+                    let of_push = |rejection: &Rejection| match &rejection.request_id {
+                        Some(id) => delivery.answer.contains(id.as_str()),
+                        None => true,
+                    };
+                    let named: Vec<(usize, &str)> = (fresh.iter().enumerate())
+                        .filter(|(_, rejection)| of_push(rejection))
+                        .filter_map(|(index, rejection)| {
+                            Some((index, rejection.record_id.as_deref()?))
+                        })
+                        .collect();
+                    if named.is_empty() {
+                        continue;
+                    }
+                    let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
+                    let pushed =
+                        self.spool.peek(*lane, delivery.first, records, READ_BYTES_MAX).await?;
+                    for entry in pushed {
+                        let Some(id) = id_of(&entry) else { continue };
+                        // Of several records with one id the newest is told.
+                        for (index, _) in named.iter().filter(|(_, named)| *named == id) {
+                            found.insert(*index, Found { lane: *lane, entry: entry.clone() });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn quarantined(&self, found: Found, rejection: &Rejection) -> Quarantined {
+        let Found { lane, entry } = found;
+        let integration = self.settings.integration.clone();
+        let record_type = entry.record_type.to_string();
+        let (seq, person) = (entry.seq, entry.person);
+        Quarantined {
+            origin: Origin::Record { lane, integration, seq, record_type, person },
+            reason: "rejected_later".to_owned(),
+            detail: super::push::cut(rejection.message.clone()),
+            status: None,
+            at: clock::now(),
+            body: entry.record.to_vec(),
+        }
+    }
+
+    /// Brings the report up to date, and logs what is news.
+    fn tell(&self, report: &watch::Sender<Report>, polled: Result<(u64, u64), PollError>) {
+        let integration = &self.settings.integration;
+        let cause_before = report.borrow().cause.clone();
+        match polled {
+            Ok((found, unknown)) => {
+                if found > 0 {
+                    tracing::warn!(%integration, found, "Ometria rejected records after its 202: they are in the quarantine as `rejected_later`");
+                }
+                if unknown > 0 {
+                    tracing::info!(%integration, unknown, "the ledger names records that are not ours, or no longer kept");
+                }
+                report.send_modify(|report| {
+                    report.found += found;
+                    report.unknown += unknown;
+                    report.cause.clear();
+                    report.polled_at = Some(clock::now());
+                });
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                if cause_before.is_empty() {
+                    tracing::warn!(%integration, %cause, "the ledger of rejected records cannot be read: it is tried again");
+                }
+                report.send_modify(|report| report.cause = cause);
+            }
+        }
+    }
+}
+
+fn id_of(entry: &Entry) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Record {
+        id: serde_json::Value,
+    }
+    let record: Record = serde_json::from_slice(&entry.record).ok()?;
+    record_id(&record.id)
+}
