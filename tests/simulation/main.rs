@@ -1,7 +1,7 @@
 //! The forwarder against weather: whatever upstream does, every promise of delivery holds.
 //!
-//! Goal: all records are delivered or quarantined, in order (Promises 3 and 6), only a 202 acknowledges (Promise 5), and
-//! only a push whose end the forwarder could not know is repeated (Promise 4).
+//! Goal: all records are delivered, quarantined or withheld, in order (Promises 3 and 6), only a 202 acknowledges (Promise 5),
+//! only a push whose end the forwarder could not know is repeated (Promise 4), and none of somebody who denies consent by then.
 //!
 //! Method: one seed draws the records, the bursts in which a producer appends them, the guilty among them, what
 //! upstream does with each push (answers, losing its answer, delays, hangs), and when the forwarder is stopped, killed
@@ -17,21 +17,23 @@
     reason = "a simulation ends at the first surprise"
 )]
 
-use std::collections::{BTreeSet, HashSet};
+mod weather;
+
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
-use pillarbox::forward::{
-    self, Answer, PushError, Report, RetryPolicy, RunError, Settings, SharedPace, Upstream,
-};
+use pillarbox::forward::{self, Report, RetryPolicy, RunError, Settings, SharedPace};
 use pillarbox::spool::{
-    Append, Content, Drive, Item, LaneId, OpenError, Options, Origin, PersonKeys, QuarantineId,
-    Spool, SyncMode,
+    Append, Consent, Content, Drive, Item, LaneId, OpenError, Options, Origin, PersonKey,
+    PersonKeys, QuarantineId, Spool, SyncMode,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use weather::Weather;
 
 /// Seeds of a normal run.
 const SEEDS: u64 = 40;
@@ -60,6 +62,10 @@ struct Scene {
     /// The weather clears after this many pushes.
     clears_after: usize,
     restarts: usize,
+    /// Over how many people the records go round; 0: nobody's consent is asked.
+    people: u64,
+    /// Who denies consent, and how long after the one before.
+    denials: Vec<(u64, Duration)>,
 }
 
 impl Scene {
@@ -76,7 +82,14 @@ impl Scene {
         let types: Vec<_> = types.collect();
         let guilt = [0, 1, 5, 50, 100][rng.usize(..5)];
         let guilty = (1..=records).filter(|_| rng.u64(0..100) < guilt).collect();
+        let people = [0, 0, 3, 40][rng.usize(..4)];
+        let mut denying: Vec<u64> = (0..people).filter(|_| rng.u64(0..3) == 0).collect();
+        rng.shuffle(&mut denying);
+        let denials =
+            denying.into_iter().map(|person| (person, Duration::from_millis(rng.u64(0..60_000))));
         Scene {
+            people,
+            denials: denials.collect(),
             batch_records_max: [1, 2, 7, 100][rng.usize(..4)],
             types,
             guilty,
@@ -87,163 +100,10 @@ impl Scene {
             restarts: rng.usize(0..4),
         }
     }
-}
 
-/// A push as upstream saw it.
-#[derive(Clone, Debug)]
-struct Seen {
-    ids: Vec<u64>,
-    body: Bytes,
-    /// Whether the forwarder could know its end, and what it then had to be.
-    known: Known,
-    /// Which start of the forwarder sent it.
-    run: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Known {
-    /// No answer yet, or none at all, or one that acknowledges nothing: the same push again.
-    Nothing,
-    Accepted,
-    Refused,
-}
-
-/// What upstream remembers.
-#[derive(Debug, Default)]
-struct Memory {
-    pushes: Vec<Seen>,
-    /// Ids in the order in which they were first taken.
-    taken: Vec<u64>,
-    /// Ids that a 202 named as rejected.
-    named: HashSet<u64>,
-    run: usize,
-}
-
-/// The stand-in for upstream.
-#[derive(Clone)]
-struct Weather {
-    scene: Arc<Scene>,
-    rng: Arc<Mutex<fastrand::Rng>>,
-    memory: Arc<Mutex<Memory>>,
-}
-
-/// What becomes of a push.
-enum Fate {
-    /// Judged by its records.
-    Judged,
-    /// Taken, but the answer never arrives.
-    TakenUnheard(PushError),
-    /// An answer that says nothing about the records.
-    Status(u16, Option<&'static str>),
-    Lost(PushError),
-    /// Answered never: the attempt's own time-out.
-    Hang,
-}
-
-impl Weather {
-    fn fate(&self, pushes: usize) -> (Duration, Fate) {
-        let mut rng = self.rng.lock().unwrap();
-        let delay = Duration::from_millis(rng.u64(0..2000));
-        if pushes > self.scene.clears_after || rng.u64(0..100) >= self.scene.faults {
-            return (delay, Fate::Judged);
-        }
-        let closed = || PushError::Closed("reset".into());
-        let fate = match rng.u64(0..8) {
-            0 => Fate::TakenUnheard(closed()),
-            1 => Fate::Hang,
-            2 => Fate::Lost(closed()),
-            3 => Fate::Lost(PushError::Connect("refused".into())),
-            4 => Fate::Status([401, 403, 404, 405, 410][rng.usize(..5)], None),
-            5 => Fate::Status([200, 201, 204, 301, 302][rng.usize(..5)], None),
-            6 => Fate::Status(429, [None, Some("0"), Some("30"), Some("soon")][rng.usize(..4)]),
-            _ => Fate::Status([408, 425, 500, 502, 503][rng.usize(..5)], None),
-        };
-        (delay, fate)
-    }
-
-    /// Checks a push as it arrives, against the one before it.
-    fn arrive(&self, body: &Bytes) -> usize {
-        let records: Vec<serde_json::Value> = serde_json::from_slice(body).unwrap();
-        let of = |record: &serde_json::Value| record["id"].as_str().unwrap().parse().unwrap();
-        let ids: Vec<u64> = records.iter().map(of).collect();
-        assert!((1..=self.scene.batch_records_max).contains(&ids.len()));
-        assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]), "a gap or disorder: {ids:?}");
-        assert!(records.iter().all(|record| record["@type"] == records[0]["@type"]));
-        let mut memory = self.memory.lock().unwrap();
-        let run = memory.run;
-        if let Some(before) = memory.pushes.last() {
-            let (first, last) = (before.ids[0], before.ids[before.ids.len() - 1]);
-            let settled = match before.known {
-                Known::Accepted => true,
-                Known::Refused => before.ids.len() == 1,
-                Known::Nothing => false,
-            };
-            let goes_on = ids[0] == last + 1 && settled;
-            // After a start, the last push may repeat even though it was answered: its settlement may not have been made.
-            let repeats = ids[0] == first && (!settled || before.run != run);
-            assert!(goes_on || repeats, "after {before:?}: {ids:?}");
-            if before.known == Known::Nothing && before.run == run {
-                assert_eq!(before.body, body, "a retry is the same push");
-            }
-        } else {
-            assert_eq!(ids[0], 1);
-        }
-        memory.pushes.push(Seen { ids, body: body.clone(), known: Known::Nothing, run });
-        memory.pushes.len() - 1
-    }
-
-    /// Takes the records of push `at`, unless one of them is guilty. What upstream answers.
-    fn judge(&self, at: usize) -> Answer {
-        let mut rng = self.rng.lock().unwrap();
-        let mut memory = self.memory.lock().unwrap();
-        let ids = memory.pushes[at].ids.clone();
-        if ids.iter().any(|id| self.scene.guilty.contains(id)) {
-            return answer([400, 422, 413][rng.usize(..3)], "no");
-        }
-        for id in &ids {
-            if !memory.taken.contains(id) {
-                memory.taken.push(*id);
-            }
-        }
-        if rng.u64(0..20) > 0 {
-            return answer(202, r#"{"status":"OK"}"#);
-        }
-        let id = ids[rng.usize(..ids.len())];
-        memory.named.insert(id);
-        answer(202, &format!(r#"{{"rejected":1,"rejected_items":["{id}"]}}"#))
-    }
-}
-
-fn answer(status: u16, body: &str) -> Answer {
-    Answer { status, retry_after: None, queue_remaining: None, body: body.into() }
-}
-
-impl Upstream for Weather {
-    async fn push(&self, body: Bytes) -> Result<Answer, PushError> {
-        let at = self.arrive(&body);
-        let (delay, fate) = self.fate(at);
-        tokio::time::sleep(delay).await;
-        match fate {
-            Fate::Judged => {
-                let answer = self.judge(at);
-                let known = if answer.status == 202 { Known::Accepted } else { Known::Refused };
-                self.memory.lock().unwrap().pushes[at].known = known;
-                Ok(answer)
-            }
-            Fate::TakenUnheard(error) => {
-                self.judge(at);
-                Err(error)
-            }
-            Fate::Status(status, retry_after) => {
-                let retry_after = retry_after.map(str::to_owned);
-                Ok(Answer { retry_after, ..answer(status, "") })
-            }
-            Fate::Lost(error) => Err(error),
-            Fate::Hang => {
-                tokio::time::sleep(Duration::from_secs(30)).await;
-                Err(PushError::Timeout(Duration::from_secs(30)))
-            }
-        }
+    /// Whom a record is about.
+    fn person(&self, id: u64) -> Option<u64> {
+        (self.people > 0).then(|| id % self.people)
     }
 }
 
@@ -259,7 +119,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
         storm_limit: 1000,
         pace: SharedPace::new([0.0, 0.0, 4.0][rng.usize(..3)]),
         way: forward::Way::default(),
-        consent: Vec::new(),
+        consent: if scene.people > 0 { vec!["marketing".into()] } else { Vec::new() },
         poll_errors: Duration::ZERO,
     }
 }
@@ -303,7 +163,7 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
                     lane,
                     record_type,
                     record,
-                    person: PersonKeys::default(),
+                    person: PersonKeys::new(scene.person(place as u64 + 1).map(PersonKey)),
                 },
             }
         };
@@ -311,6 +171,17 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
         spool.append(Append { items, ..Append::default() }).await.unwrap();
         next = end;
         tokio::time::sleep(scene.pause_max.mul_f64(rng.f64())).await;
+    }
+}
+
+/// Has people deny their consent. From then on upstream must not see a record of theirs.
+async fn deny(spool: Spool, weather: Weather) {
+    for (person, pause) in &weather.scene.denials {
+        tokio::time::sleep(*pause).await;
+        let (of, category) = (PersonKey(*person), "marketing".to_owned());
+        let denial = Consent { person: of, category, granted: false, item: None };
+        spool.append(Append { consents: vec![denial], ..Append::default() }).await.unwrap();
+        weather.memory.lock().unwrap().denied.insert(*person, Instant::now());
     }
 }
 
@@ -362,6 +233,7 @@ async fn simulate(seed: u64) {
         memory: Arc::default(),
     };
     let producer = tokio::spawn(produce(spool.clone(), lane, scene.clone(), rng.fork()));
+    let denials = tokio::spawn(deny(spool.clone(), weather.clone()));
     let mut running = Running::start(&spool, lane, &settings, &weather);
     for _ in 0..scene.restarts {
         tokio::time::sleep(Duration::from_millis(rng.u64(0..60_000))).await;
@@ -373,6 +245,7 @@ async fn simulate(seed: u64) {
         running = Running::start(&spool, lane, &settings, &weather);
     }
     producer.await.unwrap();
+    denials.await.unwrap();
     let records = scene.types.len() as u64;
     let emptied = async {
         while spool.cursor(lane).0 <= records {
@@ -393,8 +266,10 @@ async fn check(spool: &Spool, lane: LaneId, weather: &Weather) {
     let records = scene.types.len() as u64;
     let named = memory.lock().unwrap().named.clone();
     let taken = memory.lock().unwrap().taken.clone();
-    let innocent = (1..=records).filter(|id| !scene.guilty.contains(id));
-    assert!(innocent.eq(taken), "every innocent record is taken, first in order");
+    let denied = |id: &u64| memory.lock().unwrap().is_denied(scene, *id);
+    assert!(taken.is_sorted(), "records are taken first in order");
+    let mut missing = (1..=records).filter(|id| !scene.guilty.contains(id) && !taken.contains(id));
+    assert!(missing.all(|id| denied(&id)), "every innocent record is taken, unless it is withheld");
 
     let kept = spool.quarantine(QuarantineId(1), usize::MAX >> 1).await.unwrap();
     let mut guilty = Vec::new();
@@ -410,11 +285,20 @@ async fn check(spool: &Spool, lane: LaneId, weather: &Weather) {
             guilty.push(id);
         }
     }
-    assert!(scene.guilty.iter().eq(&guilty), "exactly the guilty are set aside, once, in order");
+    let spared: BTreeSet<u64> =
+        scene.guilty.iter().copied().filter(|id| !guilty.contains(id)).collect();
+    assert!(spared.iter().all(denied), "every guilty record is set aside, unless it is withheld");
+    let expected = scene.guilty.iter().filter(|id| !spared.contains(id));
+    assert!(expected.eq(&guilty), "none but the guilty are set aside, once, in order");
 
     let stats = spool.stats(lane).await.unwrap();
-    let quarantined = scene.guilty.len() as u64;
-    assert_eq!((stats.quarantined, stats.delivered), (quarantined, records - quarantined));
+    assert_eq!(stats.quarantined, guilty.len() as u64);
+    assert_eq!(stats.delivered + stats.quarantined + stats.withheld, records);
+    let of_denying = (1..=records).filter(denied).count() as u64;
+    assert!(stats.withheld <= of_denying, "{} withheld of {of_denying}", stats.withheld);
+    // What was taken unheard may be withheld after all.
+    assert!(stats.delivered <= taken.len() as u64);
+    assert!(stats.is_conserved());
     assert_eq!((stats.queued_records, stats.queued_bytes, stats.cursor), (0, 0, records + 1));
 }
 
