@@ -1,8 +1,21 @@
-// @segment/analytics-node: URL KEY COUNT
+// @segment/analytics-node: URL KEY COUNT [SOCKET]
+import { request } from "node:http";
 import { Analytics } from "@segment/analytics-node";
 
-const [url, key, count] = process.argv.slice(2);
-const analytics = new Analytics({ writeKey: key, host: url, maxRetries: 30, flushAt: 10 });
+const [url, key, count, socketPath] = process.argv.slice(2);
+// What `fetch` does, over a Unix socket.
+const httpClient = (url, { method, headers, body, signal }) =>
+  new Promise((resolve, reject) => {
+    const sent = request(url, { socketPath, method, headers, signal }, (answer) => {
+      const { statusCode: status, statusMessage: statusText } = answer;
+      answer.resume();
+      answer.on("end", () => resolve({ status, statusText, headers: answer.headers }));
+      answer.on("error", reject);
+    });
+    sent.on("error", reject);
+    sent.end(body);
+  });
+const analytics = new Analytics({ writeKey: key, host: url, maxRetries: 30, flushAt: 10, ...(socketPath && { httpClient }) });
 const errors = [];
 analytics.on("error", (error) => errors.push(error));
 const userId = "u1";

@@ -13,7 +13,7 @@ errors = []
 client = client.Client(key, host=url, gzip=True, upload_size=10, on_error=lambda error, items: errors.append(error))
 client.identify("u1", {"email": "jane@example.com"})
 for n in range(int(count)):
-    client.track("u1", "Product Viewed", {"n": n, "price": 79.0, "nan": float("nan"), "at": "x" * 1000})
+    client.track("u1", "Product Viewed", {"n": n, "price": 79.0, "nan": float("nan"), "at": "x" * (40000 if n == 0 and package == "rudderstack" else 1000)})
 client.page("u1", "shop", "home", {"url": "https://example.com/"})
 client.screen("u1", "shop", "home")
 client.group("u1", "g1", {"name": "group"})
