@@ -40,7 +40,7 @@
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
 //! | [`simulator`] | | the stand-in for Ometria |
-//! | `kill_point` | | a test instrument, empty in release builds |
+//! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
 pub mod admin;
 pub mod cli;
@@ -49,6 +49,8 @@ pub mod config;
 pub mod daemon;
 pub mod event;
 pub mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ingest;
 mod kill_point;
 pub mod mapping;

@@ -190,7 +190,7 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
 }
 
 /// Reads and checks `text`, the content of `file`, with the overrides of `source`. Opens no file but those of the keys.
-fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
+pub(crate) fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
     let mut faults = Collector::new(file, text);
     let overrides = overrides(source, &mut faults);
     build::build(text, &overrides, source, faults)

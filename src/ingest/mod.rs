@@ -18,7 +18,7 @@ mod counters;
 mod draft;
 mod encoding;
 mod intake;
-mod push;
+pub(crate) mod push;
 mod routes;
 mod service;
 mod write_key;

@@ -17,30 +17,30 @@ const RECORDS_MAX: usize = 100;
 
 /// A push as it was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Push {
+pub(crate) struct Push {
     /// The `@type` of all its records.
-    pub(super) record_type: String,
+    pub(crate) record_type: String,
     /// In their order.
-    pub(super) records: Vec<Pushed>,
+    pub(crate) records: Vec<Pushed>,
 }
 
 /// One record.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pushed {
+pub(crate) struct Pushed {
     /// The person's address, as far as it can be read: it chooses the lane.
-    pub(super) email: Option<String>,
+    pub(crate) email: Option<String>,
     /// Its bytes as they came, without the white space around them.
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
 }
 
 /// The answer to a push that is stored, as Ometria gives it.
 #[derive(Debug, Serialize)]
-pub(super) struct Accepted {
-    pub(super) status: &'static str,
-    pub(super) request_id: String,
+pub(crate) struct Accepted {
+    pub(crate) status: &'static str,
+    pub(crate) request_id: String,
     #[expect(clippy::struct_field_names, reason = "the name is Ometria's")]
-    pub(super) accepted: usize,
-    pub(super) rejected: usize,
+    pub(crate) accepted: usize,
+    pub(crate) rejected: usize,
 }
 
 /// What is read of a record; the rest is not looked at.
@@ -58,7 +58,7 @@ struct Fields<'a> {
 ///
 /// # Errors
 /// The first thing that Ometria would refuse, with the record's place in the array.
-pub(super) fn read(body: &[u8]) -> Result<Push, Refusal> {
+pub(crate) fn read(body: &[u8]) -> Result<Push, Refusal> {
     // Looks at encoding and depth; what it would repair is not this body's business.
     repair(body, DEPTH_MAX)?;
     let invalid = |message: String| Refusal::new("invalid_event", message);

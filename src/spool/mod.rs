@@ -63,6 +63,9 @@ pub use self::entry::{
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::log::frame;
+
 use self::committer::{Committer, Driver, Keeper};
 use self::identity::Cache;
 use self::log::{Prepared, Syncer, Writer};
