@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use pillarbox::forward::{self, HttpUpstream, Report, RetryPolicy, Settings, SharedPace};
+use pillarbox::forward::{self, Control, HttpUpstream, Report, RetryPolicy, Settings, SharedPace};
 use pillarbox::spool::{Append, Content, Drive, Item, PersonKeys, Spool};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -76,7 +76,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, mut idle) = watch::channel(Report::default());
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Control::default());
     let begun = Instant::now();
     let forwarder = forward::run(
         settings,
@@ -92,7 +92,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         idle.changed().await.expect("the forwarder runs");
     }
     let took = begun.elapsed();
-    stop.send_replace(true);
+    stop.send_modify(|control| control.stop = true);
     forwarder.await.expect("no panic").expect("a clean end");
     took
 }

@@ -9,6 +9,7 @@
 //! | `GET /v1/quarantine/export?from=ID&limit=N` | such a page with bodies, an entry a line (NDJSON); who wants all goes on after the last line's `id` until a page is empty |
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
+//! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `POST /v1/integrations/NAME/drop-queue` | removes what is queued for an integration that is no longer configured → [`protocol::Dropped`] |
@@ -18,11 +19,13 @@
 #[cfg(test)]
 mod tests;
 
+mod control;
 mod erase;
 pub mod protocol;
 mod release;
 mod service;
 mod socket;
 
+pub use self::control::{ControlError, paused};
 pub use self::service::{Delivered, DropError, Lane, ReloadRequest, Service};
 pub use self::socket::serve;

@@ -13,7 +13,7 @@ use super::protocol::{
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
-use crate::forward::{Report, State, poll};
+use crate::forward::{Control, Report, State, poll};
 use crate::ingest::{Counters, Intake};
 use crate::spool::{
     Append, AppendError, End, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError,
@@ -68,6 +68,8 @@ pub struct Lane {
     pub id: LaneId,
     /// What its forwarder says.
     pub report: watch::Receiver<Report>,
+    /// What is asked of it.
+    pub control: watch::Sender<Control>,
 }
 
 /// Asks the daemon to read its configuration again; its answer is for the operator.
@@ -111,7 +113,7 @@ impl Service {
         *self.integrations.write().unwrap_or_else(PoisonError::into_inner) = integrations.into();
     }
 
-    fn integrations(&self) -> Arc<[Delivered]> {
+    pub(super) fn integrations(&self) -> Arc<[Delivered]> {
         self.integrations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -9,11 +9,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
 
+use super::control::ControlError;
 use super::erase::EraseError;
 use super::protocol::Problem;
 use super::service::{DropError, Service};
@@ -46,6 +47,17 @@ struct Refused(StatusCode, &'static str, String);
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Refused {
         Refused(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
+    }
+}
+
+impl From<ControlError> for Refused {
+    fn from(error: ControlError) -> Refused {
+        match error {
+            ControlError::Unknown(_) => not_found(error.to_string()),
+            ControlError::Read(_) | ControlError::Append(_) => {
+                Refused(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
+            }
+        }
     }
 }
 
@@ -83,43 +95,24 @@ async fn route(
     let (get, post) = (method == Method::GET, method == Method::POST);
     match path.as_str() {
         "/v1/status" if get => Ok(json(&service.status().await?)),
-        "/v1/quarantine" if get => {
-            let (from, limit, bodies) = page(request.uri().query().unwrap_or_default())?;
-            Ok(json(&service.quarantine(from, limit, bodies).await?))
-        }
-        "/v1/quarantine/export" if get => {
-            let (from, limit, _) = page(request.uri().query().unwrap_or_default())?;
-            let mut lines = Vec::new();
-            for entry in service.quarantine(from, limit, true).await? {
-                serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
-                lines.push(b'\n');
-            }
-            Ok(typed("application/x-ndjson", lines))
-        }
-        "/v1/quarantine/retry" if post => {
-            Ok(json(&service.retry(body(request, SELECTION).await?).await?))
-        }
-        "/v1/quarantine/drop" if post => {
-            Ok(json(&service.drop_entries(body(request, SELECTION).await?).await?))
-        }
         "/v1/erase" if post => {
             let who = body(request, r#"{"email":"…"} or {"user":"…"}"#).await?;
             Ok(json(&service.erase(who).await?))
         }
+        "/v1/pause" | "/v1/resume" if post => {
+            let Named { integration } = body(request, NAMED).await?;
+            let paused = path == "/v1/pause";
+            Ok(json(&service.pause(integration.as_deref(), paused).await?))
+        }
+        "/v1/retry-now" if post => {
+            let Named { integration } = body(request, NAMED).await?;
+            Ok(json(&service.retry_now(integration.as_deref())?))
+        }
         "/v1/reload" if post => {
             Ok(json(&service.reload().await.map_err(|reason| not_reloaded(&reason))?))
         }
-        "/v1/status"
-        | "/v1/erase"
-        | "/v1/reload"
-        | "/v1/quarantine"
-        | "/v1/quarantine/export"
-        | "/v1/quarantine/retry"
-        | "/v1/quarantine/drop" => Err(Refused(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            format!("{path} does not take {method}"),
-        )),
+        "/v1/status" | "/v1/erase" | "/v1/pause" | "/v1/resume" | "/v1/retry-now"
+        | "/v1/reload" => Err(not_allowed(&path, &method)),
         _ if post && dropped_queue(&path).is_some() => {
             let name = dropped_queue(&path).unwrap_or_default();
             let refused = |error: DropError| {
@@ -132,7 +125,40 @@ async fn route(
             };
             Ok(json(&service.drop_queue(name).await.map_err(refused)?))
         }
-        _ => match path.strip_prefix("/v1/quarantine/").and_then(|id| id.parse().ok()) {
+        _ => match path.strip_prefix("/v1/quarantine") {
+            Some(rest) => quarantine(service, &path, rest, request).await,
+            None => Err(not_found(format!("no such route: {method} {path}"))),
+        },
+    }
+}
+
+/// The routes below `/v1/quarantine`, which `rest` follows in `path`.
+async fn quarantine(
+    service: &Arc<Service>,
+    path: &str,
+    rest: &str,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Refused> {
+    let method = request.method().clone();
+    let (get, post) = (method == Method::GET, method == Method::POST);
+    match rest {
+        "" if get => {
+            let (from, limit, bodies) = page(request.uri().query().unwrap_or_default())?;
+            Ok(json(&service.quarantine(from, limit, bodies).await?))
+        }
+        "/export" if get => {
+            let (from, limit, _) = page(request.uri().query().unwrap_or_default())?;
+            let mut lines = Vec::new();
+            for entry in service.quarantine(from, limit, true).await? {
+                serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
+                lines.push(b'\n');
+            }
+            Ok(typed("application/x-ndjson", lines))
+        }
+        "/retry" if post => Ok(json(&service.retry(body(request, SELECTION).await?).await?)),
+        "/drop" if post => Ok(json(&service.drop_entries(body(request, SELECTION).await?).await?)),
+        "" | "/export" | "/retry" | "/drop" => Err(not_allowed(path, &method)),
+        _ => match rest.strip_prefix('/').and_then(|id| id.parse().ok()) {
             Some(id) if get => {
                 let entry = service.quarantined(QuarantineId(id)).await?;
                 entry
@@ -160,6 +186,14 @@ fn page(query: &str) -> Result<(QuarantineId, usize, bool), Refused> {
     Ok((from, usize::try_from(limit).unwrap_or(usize::MAX), query.contains_key("bodies")))
 }
 
+/// One integration, or all.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    integration: Option<String>,
+}
+
+const NAMED: &str = r#"{} or {"integration":"…"}"#;
 /// What a body that selects entries looks like.
 const SELECTION: &str = r#"{"ids":[…]} or {"all":true}"#;
 
@@ -194,6 +228,11 @@ fn bad(message: String) -> Refused {
 fn not_reloaded(reason: &str) -> Refused {
     let message = format!("the old configuration stays in force: {reason}");
     Refused(StatusCode::CONFLICT, "not_reloaded", message)
+}
+
+fn not_allowed(path: &str, method: &Method) -> Refused {
+    let message = format!("{path} does not take {method}");
+    Refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
 fn not_found(message: String) -> Refused {

@@ -58,7 +58,7 @@ impl Host {
         let intake = Arc::new(Intake::new(spool.clone(), integrations));
         let (report, reported) = watch::channel(Report::default());
         let endpoint = "https://x/".to_owned();
-        let lanes = vec![Lane { id: lane, report: reported }];
+        let lanes = vec![Lane { id: lane, report: reported, control: watch::Sender::default() }];
         let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes, ledger: None }];
         let counters = Arc::new(Counters::default());
         let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(1);

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod control;
 mod demo;
 mod drop_queue;
 mod erase;
@@ -76,6 +77,17 @@ enum Command {
         after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
     )]
     Quarantine(quarantine::Quarantine),
+    /// Send nothing until resumed, also after a restart; events are still taken
+    #[command(
+        after_help = "Examples:\n  pillarbox pause             every integration\n  pillarbox pause uk"
+    )]
+    Pause(control::Control),
+    /// Go on with what was paused
+    #[command(after_help = "Examples:\n  pillarbox resume\n  pillarbox resume uk")]
+    Resume(control::Control),
+    /// Try again at once instead of waiting for the next attempt
+    #[command(after_help = "Examples:\n  pillarbox retry-now\n  pillarbox retry-now uk")]
+    RetryNow(control::Control),
     /// Have the running daemon read its configuration again; a broken one changes nothing
     #[command(after_help = "Examples:\n  pillarbox reload\n  pillarbox check && pillarbox reload")]
     Reload(reload::Reload),
@@ -245,6 +257,11 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
+        Command::Pause(control) => {
+            control::run(&control, "pause", "paused; events are taken, nothing is sent").await
+        }
+        Command::Resume(control) => control::run(&control, "resume", "resumed").await,
+        Command::RetryNow(control) => control::run(&control, "retry-now", "tried again now").await,
         Command::Reload(reload) => reload::run(&reload).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
         Command::Erase(erase) => erase::run(&erase).await,

@@ -195,6 +195,7 @@ fn state(known: &IntegrationStatus) -> (&'static str, Style) {
         State::Pushing => ("delivering", GOOD),
         State::Isolating => ("isolating", WARN),
         State::Retrying => ("retrying", WARN),
+        State::Paused => ("paused", WARN),
         State::Unauthorized => ("unauthorized", BAD),
         State::Held => ("held", BAD),
         State::Storm => ("held (storm)", BAD),

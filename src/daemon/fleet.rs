@@ -5,7 +5,7 @@
 //! - What does not change is not touched; an integration whose mapping alone changes keeps its forwarders.
 //! - The lanes of an integration that is no longer configured keep what they hold, and nobody delivers it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +15,7 @@ use super::layout::{Layout, goes_before};
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
-use crate::forward::{self, HttpUpstream, Report, poll};
+use crate::forward::{self, Control, HttpUpstream, Report, poll};
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
 
@@ -24,6 +24,8 @@ use crate::spool::{LaneId, Spool};
 pub(super) struct Fleet {
     spool: Spool,
     running: BTreeMap<String, Running>,
+    /// Integrations that an operator has paused, as of the last change of the fleet.
+    paused: BTreeSet<String>,
     /// Where a forwarder that cannot go on says so.
     failures: mpsc::Sender<anyhow::Error>,
 }
@@ -43,7 +45,7 @@ struct Running {
 #[derive(Debug)]
 struct Poller {
     report: watch::Receiver<poll::Report>,
-    stop: watch::Sender<bool>,
+    control: watch::Sender<Control>,
     task: JoinHandle<()>,
 }
 
@@ -52,7 +54,7 @@ struct Poller {
 struct Forwarder {
     lane: LaneId,
     report: watch::Receiver<Report>,
-    stop: watch::Sender<bool>,
+    control: watch::Sender<Control>,
     task: JoinHandle<()>,
 }
 
@@ -66,7 +68,7 @@ struct Ready {
 impl Fleet {
     /// A fleet without integrations.
     pub(super) fn new(spool: Spool, failures: mpsc::Sender<anyhow::Error>) -> Fleet {
-        Fleet { spool, running: BTreeMap::new(), failures }
+        Fleet { spool, running: BTreeMap::new(), paused: BTreeSet::new(), failures }
     }
 
     /// Brings the fleet in line with `wanted`. `feed` is told where events go from now on, before any forwarder ends.
@@ -80,6 +82,7 @@ impl Fleet {
     ) -> anyhow::Result<Reloaded> {
         let mut done = Reloaded::default();
         let mut ready = Vec::new();
+        let paused = admin::paused(&self.spool).await.context("read who is paused")?;
         for configured in wanted {
             match self.running.get(&configured.name) {
                 Some(running) if running.delivers_like(configured) => {
@@ -97,6 +100,7 @@ impl Fleet {
         done.removed.extend(self.running.keys().filter(gone).cloned());
 
         // From here on nothing fails.
+        self.paused = paused;
         let lanes_of = wanted.iter().map(|configured| {
             let ready = ready.iter().find(|ready| ready.configured.name == configured.name);
             let running = || self.running.get(&configured.name).map(|running| &running.lanes);
@@ -130,7 +134,11 @@ impl Fleet {
                 lanes: running
                     .forwarders
                     .iter()
-                    .map(|known| Lane { id: known.lane, report: known.report.clone() })
+                    .map(|known| Lane {
+                        id: known.lane,
+                        report: known.report.clone(),
+                        control: known.control.clone(),
+                    })
                     .collect(),
                 ledger: running.poller.as_ref().map(|poller| poller.report.clone()),
             })
@@ -180,12 +188,12 @@ impl Fleet {
         });
         let forwarders = forwarders.collect();
         let poller = (!configured.forward.poll_errors.is_zero()).then(|| {
-            let (stop, stopped) = watch::channel(false);
+            let (control, controlled) = watch::channel(Control::default());
             let (reports, report) = watch::channel(poll::Report::default());
             let (settings, spool) = (configured.forward.clone(), self.spool.clone());
             let lanes = all.iter().map(|(lane, _)| *lane).collect();
-            let run = poll::run(settings, spool, lanes, upstream, reports, stopped);
-            Poller { report, stop, task: tokio::spawn(run) }
+            let run = poll::run(settings, spool, lanes, upstream, reports, controlled);
+            Poller { report, control, task: tokio::spawn(run) }
         });
         Running { configured, lanes, forwarders, poller }
     }
@@ -198,21 +206,22 @@ impl Fleet {
         waits_for: Vec<LaneId>,
         upstream: HttpUpstream,
     ) -> Forwarder {
-        let (stop, mut stopped) = watch::channel(false);
+        let paused = self.paused.contains(&configured.name);
+        let (control, mut controlled) = watch::channel(Control { paused, ..Control::default() });
         let (reports, report) = watch::channel(Report::default());
         let (spool, settings) = (self.spool.clone(), configured.forward.clone());
         let name = configured.name.clone();
         let run = tokio::spawn(async move {
-            if !emptied(&spool, &waits_for, &reports, &mut stopped).await {
+            if !emptied(&spool, &waits_for, &reports, &mut controlled).await {
                 return Ok(());
             }
             let rng = fastrand::Rng::new();
-            forward::run(settings, spool, lane, upstream, reports, rng, stopped).await
+            forward::run(settings, spool, lane, upstream, reports, rng, controlled).await
         });
-        let (failures, stopping) = (self.failures.clone(), stop.subscribe());
+        let (failures, stopping) = (self.failures.clone(), control.subscribe());
         let task = tokio::spawn(async move {
             let failure = match run.await {
-                Ok(Ok(())) if *stopping.borrow() => return,
+                Ok(Ok(())) if stopping.borrow().stop => return,
                 Ok(Ok(())) => anyhow::anyhow!("the forwarder of {name:?} ended early"),
                 Ok(Err(error)) => {
                     anyhow::Error::from(error).context(format!("deliver to {name:?}"))
@@ -224,7 +233,7 @@ impl Fleet {
             // One failure ends the daemon: another need not be told.
             drop(failures.try_send(failure));
         });
-        Forwarder { lane, report, stop, task }
+        Forwarder { lane, report, control, task }
     }
 }
 
@@ -238,12 +247,12 @@ impl Running {
 /// All at once: each may take as long as its push.
 async fn stop(ending: Vec<Running>) {
     let tasks = ending.into_iter().flat_map(|running| {
-        let forwarders = running.forwarders.into_iter().map(|it| (it.stop, it.task));
-        forwarders.chain(running.poller.map(|it| (it.stop, it.task)))
+        let forwarders = running.forwarders.into_iter().map(|it| (it.control, it.task));
+        forwarders.chain(running.poller.map(|it| (it.control, it.task)))
     });
     let tasks: Vec<_> = tasks.collect();
     for (stop, _) in &tasks {
-        stop.send_replace(true);
+        stop.send_modify(|control| control.stop = true);
     }
     for (_, task) in tasks {
         // Its failure has been told.
@@ -251,12 +260,12 @@ async fn stop(ending: Vec<Running>) {
     }
 }
 
-/// Waits until everything that `lanes` hold now has been settled; `false` when `stopped` comes first.
+/// Waits until everything that `lanes` hold now has been settled; `false` when the stop comes first.
 async fn emptied(
     spool: &Spool,
     lanes: &[LaneId],
     reports: &watch::Sender<Report>,
-    stopped: &mut watch::Receiver<bool>,
+    control: &mut watch::Receiver<Control>,
 ) -> bool {
     for lane in lanes {
         let newest = *spool.newest(*lane).borrow();
@@ -268,7 +277,7 @@ async fn emptied(
         reports.send_modify(|report| waits.clone_into(&mut report.cause));
         tokio::select! {
             biased;
-            _ = stopped.wait_for(|stopped| *stopped) => return false,
+            _ = control.wait_for(|control| control.stop) => return false,
             reached = cursor.wait_for(|cursor| *cursor > newest) => if reached.is_err() { return false },
         }
     }

@@ -71,7 +71,7 @@ struct Lane {
 /// A forwarder that runs.
 struct Running {
     report: watch::Receiver<Report>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Control>,
     task: JoinHandle<Result<(), RunError>>,
 }
 
@@ -161,7 +161,7 @@ impl Lane {
 
     fn run(&self) -> Running {
         let (tell, report) = watch::channel(Report::default());
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Control::default());
         let rng = fastrand::Rng::with_seed(7);
         let (settings, spool) = (self.settings.clone(), self.spool.clone());
         let run = run(settings, spool, self.id, self.upstream.clone(), tell, rng, stopped);
@@ -192,7 +192,7 @@ impl Running {
     /// Stops it; how long that took.
     async fn stop(self) -> Duration {
         let began = Instant::now();
-        self.stop.send_replace(true);
+        self.stop.send_modify(|control| control.stop = true);
         self.task.await.unwrap().unwrap();
         began.elapsed()
     }
@@ -445,4 +445,38 @@ async fn consent_is_asked_for_before_each_attempt() {
     let stats = lane.spool.stats(lane.id).await.unwrap();
     assert_eq!((stats.delivered, stats.quarantined, stats.withheld), (3, 1, 5));
     assert!(stats.is_conserved() && lane.cursor() == 10);
+}
+
+/// Goal: a pause sees the push in flight through, sends nothing more and outlasts what arrives; a retry ends a wait.
+#[tokio::test(start_paused = true)]
+async fn an_operator_pauses_and_hurries_a_lane() {
+    let mut lane = Lane::new(2, Duration::ZERO).await;
+    lane.append(&["a"; 4]).await;
+    lane.script([SayAfter(Duration::from_secs(4), 202)]);
+    let mut running = lane.run();
+    running.wait_for(|report| report.pushes == 1).await;
+    running.stop.send_modify(|control| control.paused = true);
+    let report = running.wait_for(|report| report.state == State::Paused).await;
+    assert!(report.cause.contains("pillarbox resume") && lane.cursor() == 3);
+    lane.append(&["a"; 2]).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(lane.pushes().len(), 1);
+
+    lane.script([Say(403), Say(503)]);
+    running.stop.send_modify(|control| control.paused = false);
+    running.wait_for(|report| report.state == State::Unauthorized).await;
+    // Held for a minute; asked for at once.
+    running.stop.send_modify(|control| control.retries += 1);
+    running.wait_for(|report| report.state == State::Retrying).await;
+    running.stop.send_modify(|control| control.retries += 1);
+    running.wait_for(|report| report.state == State::Idle).await;
+    let pushes = lane.pushes();
+    let ids: Vec<_> = pushes.iter().map(|(_, ids)| ids.clone()).collect();
+    assert_eq!(ids, [[1, 2], [3, 4], [3, 4], [3, 4], [5, 6]]);
+    assert!(pushes[1..].iter().all(|(at, _)| (at - 3604.0).abs() < 1.0), "{pushes:?}");
+
+    // An idle lane pauses at once, and ends while it is paused.
+    running.stop.send_modify(|control| control.paused = true);
+    running.wait_for(|report| report.state == State::Paused).await;
+    assert_eq!(running.stop().await, Duration::ZERO);
 }

@@ -82,7 +82,18 @@ pub enum RunError {
     Read(#[source] ReadError),
 }
 
-/// Delivers one lane until `shutdown`; ends within [`GRACE`] and one settlement of it. A damaged lane delivers nothing
+/// What is asked of a forwarder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// To end: a shutdown began.
+    pub stop: bool,
+    /// To send nothing until it is resumed; a push in flight is seen through.
+    pub paused: bool,
+    /// Counts how often it was asked to try again at once, instead of waiting on.
+    pub retries: u64,
+}
+
+/// Delivers one lane until [`Control::stop`]; ends within [`GRACE`] and one settlement of it. A damaged lane delivers nothing
 /// more and waits for the shutdown.
 ///
 /// # Errors
@@ -96,7 +107,7 @@ pub async fn run<U: Upstream>(
     upstream: U,
     report: watch::Sender<Report>,
     rng: fastrand::Rng,
-    mut shutdown: watch::Receiver<bool>,
+    mut control: watch::Receiver<Control>,
 ) -> Result<(), RunError> {
     let plan = Plan::new(settings.retry, settings.storm_limit);
     let newest = spool.newest(lane);
@@ -113,14 +124,14 @@ pub async fn run<U: Upstream>(
         queue,
         attempts: 0,
     };
-    match forwarder.deliver(&mut shutdown).await {
+    match forwarder.deliver(&mut control).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
             let cause = format!(
                 "{error}; nothing is skipped: stop the daemon, copy state_dir away before anything else, then `pillarbox spool verify` and `pillarbox spool salvage`"
             );
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
             forwarder.report.send_modify(|report| report.damaged(cause));
-            stopped(&mut shutdown).await;
+            stopped(&mut control).await;
             Ok(())
         }
         ended => ended,
@@ -144,15 +155,15 @@ struct Forwarder<U> {
 }
 
 impl<U: Upstream> Forwarder<U> {
-    async fn deliver(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<(), RunError> {
+    async fn deliver(&mut self, control: &mut watch::Receiver<Control>) -> Result<(), RunError> {
         loop {
-            let Some(records) = self.gather(shutdown).await? else { return Ok(()) };
+            let Some(records) = self.gather(control).await? else { return Ok(()) };
             let apart = self.apart(records).await?;
             if apart.len() == records {
                 self.settle_unsent(apart).await?;
                 continue;
             }
-            let Some(attempt) = self.push(records, apart, shutdown).await else { return Ok(()) };
+            let Some(attempt) = self.push(records, apart, control).await else { return Ok(()) };
             let verdict = verdict::judge(&attempt);
             self.set_pace(&attempt, &verdict);
             let state_before = self.plan.state();
@@ -161,7 +172,7 @@ impl<U: Upstream> Forwarder<U> {
             match action {
                 Action::Split => self.attempts = 0,
                 Action::Wait(delay) => {
-                    if pause(delay, shutdown).await {
+                    if pause(delay, control).await {
                         return Ok(());
                     }
                 }
@@ -185,15 +196,15 @@ impl<U: Upstream> Forwarder<U> {
     /// Waits until there is a push to make and returns its number of records; `None` on shutdown.
     async fn gather(
         &mut self,
-        shutdown: &mut watch::Receiver<bool>,
+        control: &mut watch::Receiver<Control>,
     ) -> Result<Option<usize>, RunError> {
         let mut linger_until = None;
         loop {
-            if *shutdown.borrow() {
+            if self.rest(control).await {
                 return Ok(None);
             }
             if let Some(fixed) = self.plan.fixed() {
-                return Ok(if self.keep_pace(shutdown).await { None } else { Some(fixed) });
+                return Ok(if self.keep_pace(control).await { None } else { Some(fixed) });
             }
             self.newest.mark_unchanged();
             self.refill().await?;
@@ -203,7 +214,7 @@ impl<U: Upstream> Forwarder<U> {
                 let now = Instant::now();
                 let until = *linger_until.get_or_insert(now + self.settings.linger);
                 if complete || now >= until {
-                    if self.keep_pace(shutdown).await {
+                    if self.keep_pace(control).await {
                         return Ok(None);
                     }
                     // What arrived while the pace was kept may join.
@@ -222,11 +233,23 @@ impl<U: Upstream> Forwarder<U> {
             };
             tokio::select! {
                 biased;
-                () = stopped(shutdown) => return Ok(None),
+                () = held_up(control) => {}
                 changed = self.newest.changed() => if changed.is_err() { return Ok(None) },
                 () = lingering => {}
             }
         }
+    }
+
+    /// Rests as long as an operator has it paused; `true` on shutdown.
+    async fn rest(&self, control: &mut watch::Receiver<Control>) -> bool {
+        if control.borrow().paused && !control.borrow().stop {
+            self.report.send_modify(Report::paused);
+            // The sender's end counts as a shutdown.
+            drop(control.wait_for(|control| !control.paused || control.stop).await);
+            let state = self.plan.state();
+            self.report.send_modify(|report| report.resumed(state));
+        }
+        control.borrow().stop || control.has_changed().is_err()
     }
 
     /// Reads on from the end of the queue, for a full push at least.
@@ -264,10 +287,10 @@ impl<U: Upstream> Forwarder<U> {
     }
 
     /// Waits until the pace allows the next push; `true` on shutdown.
-    async fn keep_pace(&self, shutdown: &mut watch::Receiver<bool>) -> bool {
+    async fn keep_pace(&self, control: &mut watch::Receiver<Control>) -> bool {
         while let Err(delay) = self.settings.pace.turn() {
             self.report.send_modify(|report| report.next_try_at = Some(clock::now().after(delay)));
-            if pause(delay, shutdown).await {
+            if pause(delay, control).await {
                 return true;
             }
         }
@@ -297,7 +320,7 @@ impl<U: Upstream> Forwarder<U> {
         &mut self,
         records: usize,
         apart: Vec<(Seq, End)>,
-        shutdown: &mut watch::Receiver<bool>,
+        control: &mut watch::Receiver<Control>,
     ) -> Option<Attempt> {
         let next = self.queue.get(..records)?;
         let is_sent = |entry: &&Entry| apart.binary_search_by_key(&entry.seq, |it| it.0).is_err();
@@ -308,7 +331,7 @@ impl<U: Upstream> Forwarder<U> {
         self.report.send_modify(|report| report.pushing(state));
         let sent_at = clock::now();
         let given_up = async {
-            stopped(shutdown).await;
+            stopped(control).await;
             tokio::time::sleep(GRACE).await;
         };
         let outcome = tokio::select! {
@@ -435,19 +458,27 @@ impl<U: Upstream> Forwarder<U> {
     }
 }
 
-/// Waits; `true` when a shutdown ended the wait.
-async fn pause(delay: Duration, shutdown: &mut watch::Receiver<bool>) -> bool {
+/// Waits, unless an operator asks for something else meanwhile; `true` on shutdown.
+async fn pause(delay: Duration, control: &mut watch::Receiver<Control>) -> bool {
+    let before = *control.borrow();
     tokio::select! {
         biased;
-        () = stopped(shutdown) => true,
-        () = tokio::time::sleep(delay) => false,
+        changed = control.wait_for(|control| *control != before) => {
+            changed.map_or(true, |control| control.stop)
+        }
+        () = tokio::time::sleep(delay) => before.stop,
     }
 }
 
+/// Resolves once a shutdown began, or an operator has it paused.
+async fn held_up(control: &mut watch::Receiver<Control>) {
+    drop(control.wait_for(|control| control.stop || control.paused).await);
+}
+
 /// Resolves once a shutdown began. A sender that is gone counts as one.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+async fn stopped(control: &mut watch::Receiver<Control>) {
     // An error means that the daemon's end has been dropped: the same as a shutdown.
-    drop(shutdown.wait_for(|stop| *stop).await);
+    drop(control.wait_for(|control| control.stop).await);
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::failure::PushError;
 use super::ledger::{self, Rejection};
 use super::push::{Answer, HttpUpstream};
 use super::verdict::record_id;
-use super::{Settings, pause};
+use super::{Control, Settings, pause};
 use crate::clock::{self, UnixMillis};
 use crate::spool::{
     Append, AppendError, Content, Entry, Item, LaneId, Once, Origin, Quarantined, ReadError, Seq,
@@ -51,7 +51,7 @@ enum PollError {
     Append(#[from] AppendError),
 }
 
-/// Polls until `shutdown`, every [`Settings::poll_errors`].
+/// Polls until [`Control::stop`], every [`Settings::poll_errors`].
 ///
 /// # Cancel safety
 /// Dropping it loses nothing: what is not copied yet is copied by the next poll.
@@ -61,22 +61,22 @@ pub async fn run(
     lanes: Vec<LaneId>,
     upstream: HttpUpstream,
     report: watch::Sender<Report>,
-    mut shutdown: watch::Receiver<bool>,
+    mut control: watch::Receiver<Control>,
 ) {
     let mut poller = Poller { settings, spool, lanes, seen: HashSet::new() };
     loop {
-        if pause(poller.settings.poll_errors, &mut shutdown).await {
+        if pause(poller.settings.poll_errors, &mut control).await {
             return;
         }
         // The account's limit is one for all that is asked of it.
         while let Err(delay) = poller.settings.pace.turn() {
-            if pause(delay, &mut shutdown).await {
+            if pause(delay, &mut control).await {
                 return;
             }
         }
         let outcome = tokio::select! {
             biased;
-            () = super::stopped(&mut shutdown) => return,
+            () = super::stopped(&mut control) => return,
             outcome = poller.poll(&upstream) => outcome,
         };
         poller.tell(&report, outcome);

@@ -19,6 +19,8 @@ pub enum State {
     Isolating,
     /// Waiting for the next attempt.
     Retrying,
+    /// An operator has it paused.
+    Paused,
     /// Held: upstream refuses the key.
     Unauthorized,
     /// Held: the endpoint is wrong, the records are not.
@@ -67,6 +69,18 @@ impl Report {
         let before = (self.state, self.next_try_at);
         (self.state, self.next_try_at) = (State::Idle, None);
         before != (State::Idle, None)
+    }
+
+    /// An operator has it paused.
+    pub(super) fn paused(&mut self) {
+        (self.state, self.next_try_at) = (State::Paused, None);
+        "paused by an operator: `pillarbox resume` goes on".clone_into(&mut self.cause);
+    }
+
+    /// It goes on, in `state`.
+    pub(super) fn resumed(&mut self, state: State) {
+        self.state = state;
+        self.cause.clear();
     }
 
     /// A push begins. What was wrong with the last one is told until this one is answered.

@@ -29,6 +29,8 @@ pub struct Append {
     pub identities: Vec<(String, Bytes)>,
     /// What people say about their consent, in the order of arrival.
     pub consents: Vec<Consent>,
+    /// Small things to remember by name, in place of what was remembered before.
+    pub notes: Vec<(&'static str, Bytes)>,
     /// Identities that are removed, by their keys.
     pub forgets: Vec<String>,
     /// People whose records that were committed before are not sent any more.

@@ -422,6 +422,14 @@ impl Spool {
         self.read(move |shared| Ok(shared.store.identities_after(&after, limit)?)).await
     }
 
+    /// What was last noted under `name`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn note(&self, name: &'static str) -> Result<Option<Vec<u8>>, ReadError> {
+        self.read(move |shared| Ok(shared.store.note(name)?)).await
+    }
+
     /// Up to `limit` quarantine entries with ids of at least `from`, oldest first.
     ///
     /// # Errors

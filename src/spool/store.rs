@@ -97,6 +97,17 @@ impl Remembered {
     }
 }
 
+/// Adds a note to a frame.
+pub(super) fn put_note(frame: &mut FrameBuilder, name: &str, note: &[u8]) {
+    let key = note_key(name);
+    frame.put(Tree::Cursors, &key, &seal(&key, &note));
+}
+
+/// Beside the lanes' tallies, whose keys are shorter.
+fn note_key(name: &str) -> Vec<u8> {
+    format!("note:{name}").into_bytes()
+}
+
 /// A lane as the store knows it when it opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LaneOnDisk {
@@ -318,6 +329,13 @@ impl Store {
         applied
             .map(Option::unwrap_or_default)
             .map_err(|error| StoreError(format!("how far it follows the log: {error}")))
+    }
+
+    /// The note of this name.
+    pub(super) fn note(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = note_key(name);
+        let note = self.cursors.get(&key)?.map(|value| unseal::<Vec<u8>>(&key, &value));
+        note.transpose().map_err(|error| StoreError(format!("the note {name}: {error}")))
     }
 
     /// Notes what a segment that is complete holds.

@@ -49,6 +49,7 @@ impl Work {
                     + traits.map(|(key, new)| key.len() + new.len() + 1024).sum::<usize>()
                     + (append.consents.len() + append.forgets.len()) * CONSENT_BYTES
                     + append.erases.len() * ERASE_BYTES
+                    + append.notes.iter().map(|(_, note)| note.len() + ITEM_BYTES).sum::<usize>()
             }
             Work::Settle(settlement, _) => {
                 let answer = settlement.delivery.as_ref().map_or(0, |push| push.answer.len());

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pillarbox::forward::{self, Report, RetryPolicy, RunError, Settings, SharedPace};
+use pillarbox::forward::{self, Control, Report, RetryPolicy, RunError, Settings, SharedPace};
 use pillarbox::spool::{
     Append, Consent, Content, Drive, Item, LaneId, OpenError, Options, Origin, PersonKey,
     PersonKeys, QuarantineId, Spool, SyncMode,
@@ -188,7 +188,7 @@ async fn deny(spool: Spool, weather: Weather) {
 /// A forwarder that runs.
 struct Running {
     report: watch::Receiver<Report>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Control>,
     task: JoinHandle<Result<(), RunError>>,
 }
 
@@ -198,7 +198,7 @@ impl Running {
         memory.run += 1;
         let rng = fastrand::Rng::with_seed(weather.rng.lock().unwrap().u64(..));
         let (tell, report) = watch::channel(Report::default());
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Control::default());
         let (settings, spool) = (settings.clone(), spool.clone());
         let run = forward::run(settings, spool, lane, weather.clone(), tell, rng, stopped);
         Running { report, stop, task: tokio::spawn(run) }
@@ -206,7 +206,7 @@ impl Running {
 
     /// As a daemon that stops.
     async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.send_modify(|control| control.stop = true);
         let ended = tokio::time::timeout(Duration::from_secs(6), self.task).await;
         ended.expect("a shutdown takes at most 6 seconds").unwrap().unwrap();
     }

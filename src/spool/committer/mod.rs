@@ -45,7 +45,7 @@ use super::log::table::Placed;
 use super::quarantine;
 use super::sealed::seal;
 use super::shared::{LaneView, Shared};
-use super::store::{LaneOnDisk, Remembered, StoreError};
+use super::store::{self, LaneOnDisk, Remembered, StoreError};
 use super::work::{Answer, Work, refuse};
 use crate::clock::{self, UnixMillis};
 use crate::kill_point;
@@ -263,6 +263,9 @@ impl Committer {
         for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
             let key = lane.disk.lane.0.to_be_bytes();
             frame.put(Tree::Lanes, &key, &seal(&key, &(&lane.disk.integration, lane.disk.number)));
+        }
+        for (name, note) in &group.notes {
+            store::put_note(frame, name, note);
         }
         for entry in &group.quarantined {
             self.quarantine_newest += 1;

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+
 use super::super::dedupe::Once;
 use super::super::entry::{
     Append, Content, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
@@ -28,6 +30,7 @@ pub(super) struct Group {
     /// (id, stored bytes)
     pub(super) releases: Vec<(QuarantineId, u64)>,
     pub(super) new_lanes: Vec<LaneId>,
+    pub(super) notes: Vec<(&'static str, Bytes)>,
     /// Whether the disk is low, once somebody has asked.
     disk: Option<Result<(), AppendError>>,
     /// Whether it moves a cursor.
@@ -131,6 +134,7 @@ impl Committer {
     }
 
     fn take(&mut self, append: Append, receipt: &Receipt) {
+        self.group.notes.extend(append.notes);
         let mut duplicates = receipt.duplicates.iter().peekable();
         for (index, item) in append.items.into_iter().enumerate() {
             if duplicates.next_if_eq(&&index).is_some() {
