@@ -1,5 +1,7 @@
 //! PURE. What daemon and commands say to each other.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -93,6 +95,86 @@ pub struct Dropped {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Which records the event debugger is asked for. What is not given does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventQuery {
+    /// Of this integration.
+    pub integration: Option<String>,
+    /// With this id.
+    pub id: Option<String>,
+    /// About this e-mail address, without regard to case.
+    pub email: Option<String>,
+    /// With this `event_type` or `@type`.
+    pub r#type: Option<String>,
+    /// In this state: `queued`, `delivered`, `quarantined`, `withheld` or `erased`.
+    pub state: Option<String>,
+    /// At most so many, the newest; 50 unless told, 1,000 at most.
+    pub limit: Option<usize>,
+    /// Look at everything that is kept, instead of the newest 100,000 records of each lane.
+    pub all: bool,
+    /// Instead of the newest: those that have ended since an earlier answer, whose `ended` this is. `{}` finds none and
+    /// begins.
+    pub after: Option<BTreeMap<u32, u64>>,
+}
+
+/// What the event debugger has found, oldest first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EventsFound {
+    /// The records.
+    pub events: Vec<EventFound>,
+    /// Whether there are, or may be, others.
+    pub more: bool,
+    /// By lane, the seq up to which the records that have ended are told of.
+    pub ended: BTreeMap<u32, u64>,
+}
+
+/// A record as the event debugger knows it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EventFound {
+    /// The integration.
+    pub integration: String,
+    /// The lane's id.
+    pub lane: u32,
+    /// The record's place in it.
+    pub seq: u64,
+    /// `queued`, `delivered`, `quarantined`, `withheld` or `erased`; `settled` when how is not known any more.
+    pub state: String,
+    /// When it was committed.
+    pub committed_at: UnixMillis,
+    /// Its `@type`.
+    pub record_type: String,
+    /// Its `id`, as far as it can be read.
+    pub id: Option<String>,
+    /// Its `event_type`.
+    pub event_type: Option<String>,
+    /// The person's address.
+    pub email: Option<String>,
+    /// The push that settled it.
+    pub push: Option<PushFound>,
+    /// What is or was pushed, byte for byte.
+    pub record: Box<RawValue>,
+}
+
+/// A push that settled records.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PushFound {
+    /// The first seq that it settled.
+    pub first: u64,
+    /// How many it settled.
+    pub records: u64,
+    /// The answer's status; 0 when nothing was pushed.
+    pub status: u16,
+    /// Which attempt was answered.
+    pub attempt: u32,
+    /// When it began.
+    pub sent_at: UnixMillis,
+    /// When the answer had arrived.
+    pub answered_at: UnixMillis,
+    /// The answer's body.
+    pub answer: String,
 }
 
 /// Who is to be erased.

@@ -8,8 +8,8 @@ use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 use super::erase::EraseError;
 use super::protocol::{
-    Dropped, Erased, IntegrationStatus, LaneStatus, QuarantineEntry, Released, Reloaded, Selection,
-    Status, Who,
+    Dropped, Erased, EventQuery, EventsFound, IntegrationStatus, LaneStatus, QuarantineEntry,
+    Released, Reloaded, Selection, Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
@@ -291,6 +291,14 @@ impl Service {
             }
         }
         Ok(dropped)
+    }
+
+    /// What is known of records: queued ones, and those that are kept.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn events(&self, query: &EventQuery) -> Result<EventsFound, ReadError> {
+        super::events::find(self, query).await
     }
 
     /// Removes a person: from the identities, the quarantine and the queue.

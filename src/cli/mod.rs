@@ -6,6 +6,7 @@ mod control;
 mod demo;
 mod drop_queue;
 mod erase;
+mod events;
 mod explain;
 mod map;
 mod quarantine;
@@ -96,6 +97,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox drop-queue old-shop          how much would be gone\n  pillarbox drop-queue old-shop --yes"
     )]
     DropQueue(drop_queue::DropQueue),
+    /// Show what became of each event: its payload, state, push and answer
+    #[command(
+        after_help = "Examples:\n  pillarbox events --email jane.doe@example.com\n  pillarbox events --id abc123\n  pillarbox events --state quarantined --json | jq .push.answer\n  pillarbox events --follow"
+    )]
+    Events(events::Events),
     /// Remove a person from identities, queue and quarantine
     #[command(
         after_help = "Examples:\n  pillarbox erase --email jane.doe@example.com\n  pillarbox erase --user user-123 --json"
@@ -264,6 +270,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::RetryNow(control) => control::run(&control, "retry-now", "tried again now").await,
         Command::Reload(reload) => reload::run(&reload).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
+        Command::Events(events) => events::run(&events).await,
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),

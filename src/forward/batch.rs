@@ -49,6 +49,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::UnixMillis;
     use crate::spool::{PersonKeys, Seq};
 
     pub(in crate::forward) fn entries(types: &[&str]) -> Vec<Entry> {
@@ -57,6 +58,7 @@ pub(super) mod tests {
             record_type: Arc::from(*record_type),
             record: Bytes::from(format!(r#"{{"id":"{seq}"}}"#)),
             person: PersonKeys::default(),
+            committed_at: UnixMillis(0),
         };
         (1..).zip(types).map(entry).collect()
     }

@@ -141,7 +141,8 @@ impl<'a> Chunk<'a> {
             .filter_map(|(seq, index, record, person)| {
                 let record_type = types.get(usize::from(*index))?.clone();
                 let record = buffer.slice_ref(record.0);
-                Some(Entry { seq: Seq(seq), record_type, record, person })
+                let committed_at = self.committed_at;
+                Some(Entry { seq: Seq(seq), record_type, record, person, committed_at })
             })
             .collect()
     }

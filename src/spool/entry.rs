@@ -173,6 +173,8 @@ pub struct Entry {
     pub record: Bytes,
     /// Whose consent it needs.
     pub person: PersonKeys,
+    /// When it was committed.
+    pub committed_at: UnixMillis,
 }
 
 /// How the oldest records of a lane ended, in one step. With copies it is durable when it returns; without, it is written

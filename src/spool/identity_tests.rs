@@ -30,7 +30,8 @@ async fn denied(spool: &Spool, id: u32) -> bool {
 /// A record of this person, and of somebody else of whom nothing is known.
 fn entry(seq: u64, id: u32) -> Entry {
     let person = PersonKeys::new([PersonKey(u64::MAX), PersonKey(u64::from(id))]);
-    Entry { seq: Seq(seq), record_type: "t".into(), record: Bytes::new(), person }
+    let (record_type, committed_at) = ("t".into(), crate::clock::UnixMillis(0));
+    Entry { seq: Seq(seq), record_type, record: Bytes::new(), person, committed_at }
 }
 
 async fn known(spool: &Spool, id: u32) -> bool {

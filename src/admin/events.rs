@@ -1,0 +1,222 @@
+//! The event debugger: every record that is queued, and those that are kept, with what became of them. It reads the log
+//! itself: no second copy is written.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::protocol::{EventFound, EventQuery, EventsFound, PushFound};
+use super::service::Service;
+use crate::spool::{Delivery, End, Entry, LaneId, ReadError, Seq, Spool};
+
+const LIMIT: usize = 50;
+const LIMIT_MAX: usize = 1000;
+/// Bytes of the records in one answer.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Records of a lane that are looked at, unless all are asked for.
+const SEARCHED_MAX: u64 = 100_000;
+/// Records that are read at once.
+const PAGE: u64 = 500;
+/// Records that one push can settle: so far before a record its delivery may begin.
+const PUSH_RECORDS_MAX: u32 = 100;
+
+/// One lane that is looked through.
+struct Lane {
+    id: LaneId,
+    integration: String,
+    cursor: u64,
+    newest: u64,
+}
+
+/// Finds what `query` asks for.
+///
+/// # Errors
+/// See [`ReadError`].
+pub(super) async fn find(service: &Service, query: &EventQuery) -> Result<EventsFound, ReadError> {
+    let spool = service.spool();
+    let lanes = spool.lanes().into_iter().filter_map(|(id, integration, _)| {
+        let asked = query.integration.as_ref().is_none_or(|name| *name == integration);
+        let (cursor, newest) = (spool.cursor(id).0, *spool.newest(id).borrow());
+        asked.then_some(Lane { id, integration, cursor, newest })
+    });
+    let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
+    let mut found = EventsFound { events: Vec::new(), more: false, ended: BTreeMap::new() };
+    for lane in lanes {
+        match &query.after {
+            Some(after) => ended_since(spool, &lane, after, query, limit, &mut found).await?,
+            None => newest(spool, &lane, query, limit, &mut found).await?,
+        }
+    }
+    found.events.sort_by_key(|event| (event.committed_at, event.lane, event.seq));
+    if query.after.is_none() {
+        let mut bytes = 0;
+        let kept = found.events.iter().rev().take(limit).take_while(|event| {
+            bytes += event.record.get().len();
+            bytes <= ANSWER_BYTES_MAX
+        });
+        let over = found.events.len() - kept.count();
+        found.more |= over > 0;
+        found.events.drain(..over);
+    }
+    Ok(found)
+}
+
+/// The newest of a lane, at most `limit`.
+async fn newest(
+    spool: &Spool,
+    lane: &Lane,
+    query: &EventQuery,
+    limit: usize,
+    found: &mut EventsFound,
+) -> Result<(), ReadError> {
+    found.ended.insert(lane.id.0, lane.cursor - 1);
+    let (mut end, mut left, mut bytes) = (lane.newest + 1, limit, 0);
+    let lowest = if query.all { 0 } else { lane.newest.saturating_sub(SEARCHED_MAX) };
+    loop {
+        // What is settled may be removed while this goes on.
+        let oldest = spool.oldest(lane.id).0.max(lowest + 1);
+        if end <= oldest {
+            found.more |= spool.oldest(lane.id).0 < oldest;
+            return Ok(());
+        }
+        if left == 0 || bytes > ANSWER_BYTES_MAX {
+            found.more = true;
+            return Ok(());
+        }
+        let from = end.saturating_sub(PAGE).max(oldest);
+        let page = match page(spool, lane, from, end).await {
+            Err(ReadError::Damaged { .. }) if spool.oldest(lane.id).0 > from => continue,
+            page => page?,
+        };
+        for event in page.into_iter().rev().filter(|event| fits(event, query)) {
+            if left == 0 {
+                found.more = true;
+                return Ok(());
+            }
+            left -= 1;
+            bytes += event.record.get().len();
+            found.events.push(event);
+        }
+        end = from;
+    }
+}
+
+/// What has ended since `after`, in order, at most `limit` of a lane.
+async fn ended_since(
+    spool: &Spool,
+    lane: &Lane,
+    after: &BTreeMap<u32, u64>,
+    query: &EventQuery,
+    limit: usize,
+    found: &mut EventsFound,
+) -> Result<(), ReadError> {
+    let told = after.get(&lane.id.0).copied().unwrap_or(lane.cursor - 1);
+    let from = (told + 1).max(spool.oldest(lane.id).0);
+    let end = lane.cursor.min(from + PAGE);
+    let mut last = told.max(from - 1);
+    if from < end {
+        let page = page(spool, lane, from, end).await?;
+        let mut taken = 0;
+        for event in page {
+            let is_asked = fits(&event, query);
+            if is_asked && taken == limit {
+                break;
+            }
+            last = event.seq;
+            if is_asked {
+                taken += 1;
+                found.events.push(event);
+            }
+        }
+    }
+    found.more |= last + 1 < lane.cursor;
+    found.ended.insert(lane.id.0, last);
+    Ok(())
+}
+
+/// The records `from..end` of a lane with what became of them.
+async fn page(
+    spool: &Spool,
+    lane: &Lane,
+    from: u64,
+    end: u64,
+) -> Result<Vec<EventFound>, ReadError> {
+    let records = usize::try_from(end - from).unwrap_or_default();
+    let entries = spool.peek(lane.id, Seq(from), records, usize::MAX).await?;
+    let first = Seq(from.saturating_sub(PUSH_RECORDS_MAX.into()));
+    let deliveries = spool.deliveries(lane.id, first, records + PUSH_RECORDS_MAX as usize).await?;
+    Ok(entries.iter().map(|entry| known(lane, entry, &deliveries)).collect())
+}
+
+/// What is known of one record.
+fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Fields {
+        id: Value,
+        event_type: Value,
+        identity_email: Value,
+        email: Value,
+    }
+    let seq = entry.seq.0;
+    let ended = seq < lane.cursor;
+    let covers = |push: &&Delivery| (push.first.0..push.first.0 + push.records).contains(&seq);
+    let push = deliveries.iter().filter(|_| ended).find(covers);
+    let end = push.map(|push| {
+        let apart = push.apart.iter().find(|(apart, _)| *apart == entry.seq);
+        apart.map_or(push.end, |(_, end)| *end)
+    });
+    let state = match end {
+        None if ended => "settled",
+        None => "queued",
+        Some(End::Delivered) => "delivered",
+        Some(End::Quarantined) => "quarantined",
+        Some(End::Withheld) => "withheld",
+        Some(End::Erased) => "erased",
+    };
+    // A number in it may be larger than any that Rust knows: then nothing of it is read.
+    let fields: Fields = serde_json::from_slice(&entry.record).unwrap_or_default();
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let record = String::from_utf8_lossy(&entry.record).into_owned();
+    EventFound {
+        integration: lane.integration.clone(),
+        lane: lane.id.0,
+        seq,
+        state: state.to_owned(),
+        committed_at: entry.committed_at,
+        record_type: entry.record_type.to_string(),
+        id: text(&fields.id),
+        event_type: text(&fields.event_type),
+        email: text(&fields.identity_email).or_else(|| text(&fields.email)),
+        push: push.map(|push| PushFound {
+            first: push.first.0,
+            records: push.records,
+            status: push.status,
+            attempt: push.attempt,
+            sent_at: push.sent_at,
+            answered_at: push.answered_at,
+            answer: push.answer.clone(),
+        }),
+        record: RawValue::from_string(record).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+    }
+}
+
+/// Whether a record is asked for.
+fn fits(event: &EventFound, query: &EventQuery) -> bool {
+    let is = |wanted: &Option<String>, found: Option<&str>| {
+        wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+    };
+    let email = query.email.as_ref().map(|email| email.trim().to_lowercase());
+    let found_email = event.email.as_ref().map(|email| email.trim().to_lowercase());
+    let record_type = Some(event.record_type.as_str());
+    is(&query.id, event.id.as_deref())
+        && is(&email, found_email.as_deref())
+        && is(&query.state, Some(&event.state))
+        && (is(&query.r#type, event.event_type.as_deref()) || is(&query.r#type, record_type))
+}
