@@ -463,10 +463,11 @@ async fn pause(delay: Duration, control: &mut watch::Receiver<Control>) -> bool 
     let before = *control.borrow();
     tokio::select! {
         biased;
-        changed = control.wait_for(|control| *control != before) => {
+        // A shutdown may have begun before.
+        changed = control.wait_for(|control| control.stop || *control != before) => {
             changed.map_or(true, |control| control.stop)
         }
-        () = tokio::time::sleep(delay) => before.stop,
+        () = tokio::time::sleep(delay) => false,
     }
 }
 
