@@ -1,6 +1,7 @@
 //! What a group changes in the identities: merged with what is stored, counted, and the oldest forgotten.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use super::super::identity::{Identity, Kind};
 use super::super::log::frame::Tree;
 use super::super::store::StoreError;
 use super::Committer;
+use super::plan::Flush;
 use crate::event::object::merge;
 
 /// Of identities whose use is noted in one group: a few at a time.
@@ -119,8 +121,12 @@ impl Committer {
         Ok(())
     }
 
-    /// Puts identities of the older half that were used behind all others.
+    /// Puts identities of the older half that were used behind all others. Not where room is short: what is kept free is
+    /// for settlements.
     fn note_uses(&mut self) -> Result<(), StoreError> {
+        if self.group.flush == Flush::After || self.shared.without_room.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut bytes = 0;
         for key in self.shared.identities.take_used() {
             if bytes > NOTED_BYTES_MAX {
