@@ -213,6 +213,29 @@ pub enum End {
     Erased,
 }
 
+impl End {
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::Delivered => "delivered",
+            End::Quarantined => "quarantined",
+            End::Withheld => "withheld",
+            End::Erased => "erased",
+        }
+    }
+}
+
+impl Delivery {
+    /// How the record `seq` ended, if this push settled it.
+    #[must_use]
+    pub fn end_of(&self, seq: Seq) -> Option<End> {
+        let covered = (self.first.0..self.first.0 + self.records).contains(&seq.0);
+        let apart = self.apart.iter().find(|(apart, _)| *apart == seq);
+        covered.then(|| apart.map_or(self.end, |(_, end)| *end))
+    }
+}
+
 /// One push that settled records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery {

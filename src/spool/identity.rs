@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use super::store::{Remembered, StoreError};
+use super::store::StoreError;
 use super::{consent, erasure};
 
 /// Identities, known absences included, held in memory: two generations of this size.
@@ -113,15 +113,16 @@ struct Generations {
 pub(super) struct Epoch(u64);
 
 impl Cache {
-    /// An empty cache of at most `identities_max` identities.
+    /// An empty cache, where `newest` is the newest use of at most `identities_max` identities, and `erases` tells whether
+    /// there are erasures among them.
     #[must_use]
-    pub(super) fn new(remembered: Remembered, identities_max: u64) -> Cache {
-        let (newest, note_after) = (remembered.newest, identities_max / 2);
+    pub(super) fn new(newest: u64, erases: bool, identities_max: u64) -> Cache {
+        let note_after = identities_max / 2;
         let inner = Generations { newest, note_after, ..Generations::default() };
-        Cache { inner: Mutex::new(inner), erases: AtomicBool::new(remembered.erases) }
+        Cache { inner: Mutex::new(inner), erases: AtomicBool::new(erases) }
     }
 
-    /// Whether anybody was ever erased: else nobody need be asked for.
+    /// Whether anybody was erased: else nobody need be asked for.
     pub(super) fn erases(&self) -> bool {
         self.erases.load(Ordering::Acquire)
     }
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn only_the_use_of_what_is_old_is_noted() {
-        let cache = Cache::new(Remembered::default(), 100);
+        let cache = Cache::new(0, false, 100);
         for (key, used) in [("u:1", 1), ("c:1", 2), ("u:50", 50), ("u:60", 60)] {
             cache.changed(key.into(), Some(identity(used, b"{}")));
         }
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_read_that_overlaps_a_change_is_not_cached() {
-        let cache = Cache::new(Remembered::default(), 1_000_000);
+        let cache = Cache::new(0, false, 1_000_000);
         let epoch = cache.epoch();
         let new = Some(identity(1, b"new"));
         cache.changed("u:1".into(), new.clone());
@@ -244,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_stays_and_the_size_is_bounded() {
-        let cache = Cache::new(Remembered::default(), 1_000_000);
+        let cache = Cache::new(0, false, 1_000_000);
         cache.changed("used".into(), Some(identity(1, b"x")));
         for n in 0..5 * GENERATION_ENTRIES_MAX {
             cache.changed(format!("u:{n}"), Some(identity(1, b"y")));

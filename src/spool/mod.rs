@@ -20,6 +20,7 @@
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
 //! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
 //! | `shared`, `identity` | what handles and committer share |
+//! | `people` | what is remembered of people, and which records must not be sent |
 //! | `opening` | what is found on disk, checked and brought together |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
 //! | `offline` | a spool that no daemon runs on: verify, export, salvage |
@@ -41,6 +42,7 @@ mod manifest;
 pub mod offline;
 mod opening;
 mod panics;
+mod people;
 mod quarantine;
 mod sealed;
 mod shared;
@@ -52,7 +54,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dedupe::Once;
@@ -136,11 +137,11 @@ impl Spool {
         let directory = options.directory.clone();
         generation::create_directory(&directory)?;
         let lock = Arc::new(generation::lock(&directory)?);
-        let Recovered { path, store, log, lanes, windows, quarantine, remembered, noted } =
+        let Recovered { path, store, log, lanes, windows, quarantine, remembered, erases, noted } =
             Recovered::of(&options)?;
         let (entries, bytes, newest) = quarantine;
         let (log, last, active) = (log.log, log.last, log.active);
-        let cache = Cache::new(remembered, options.identities_max);
+        let cache = Cache::new(remembered.newest, erases, options.identities_max);
         let size = (entries, bytes);
         let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, size));
         let prepared = Prepared::default();
@@ -253,6 +254,27 @@ impl Spool {
         self.read(move |shared| shared.log.read(lane, from, newest, records_max, bytes_max)).await
     }
 
+    /// As [`Spool::peek`], for who reads beside the deliveries: what was settled and has gone meanwhile is passed over, and
+    /// the first entry is then a later one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn peek_kept(
+        &self,
+        lane: LaneId,
+        mut from: Seq,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        loop {
+            from = from.max(self.oldest(lane));
+            match self.peek(lane, from, records_max, bytes_max).await {
+                Err(ReadError::Damaged { .. }) if self.oldest(lane) > from => {}
+                read => return read,
+            }
+        }
+    }
+
     /// The newest durable seq of `lane`, as a channel: wakes the forwarder after each commit.
     #[must_use]
     pub fn newest(&self, lane: LaneId) -> watch::Receiver<u64> {
@@ -353,73 +375,6 @@ impl Spool {
         self.shared.full(records + 1, bytes + 1)?;
         self.shared.disk_low()?;
         self.shared.no_room()
-    }
-
-    /// The stored traits (a JSON object) of each key, in the order of `keys`.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn identities(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, ReadError> {
-        let cached: Option<Vec<_>> =
-            keys.iter().map(|key| self.shared.identities.get(key)).collect();
-        if let Some(found) = cached {
-            return Ok(self.shared.used(&keys, found));
-        }
-        let read = move |shared: &Shared| {
-            let found = keys.iter().map(|key| shared.identity(key));
-            let found = found.collect::<Result<Vec<_>, _>>()?;
-            Ok(shared.used(&keys, found))
-        };
-        self.read(read).await
-    }
-
-    /// Those of `entries`, of one lane, that must not be sent any more, with their ends: their person was erased since they
-    /// came, or denies one of `categories` by now.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn apart(
-        &self,
-        lane: LaneId,
-        entries: &[Entry],
-        categories: &[String],
-    ) -> Result<Vec<(Seq, End)>, ReadError> {
-        let (mut keys, mut asked) = (Vec::new(), Vec::new());
-        let (erases, asks) = (self.shared.identities.erases(), !categories.is_empty());
-        for entry in entries.iter().filter(|_| erases || asks) {
-            keys.extend(entry.person.iter().filter(|_| erases).map(erasure::key));
-            asked.resize(keys.len(), (entry.seq, End::Erased));
-            keys.extend(entry.person.iter().filter(|_| asks).map(consent::key));
-            asked.resize(keys.len(), (entry.seq, End::Withheld));
-        }
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = self.identities(keys).await?;
-        let ends = asked.into_iter().zip(found).filter(|((seq, end), stored)| {
-            let Some(stored) = stored else { return false };
-            match end {
-                End::Erased => erasure::covers(stored, lane, *seq),
-                _ => consent::denies(stored, categories),
-            }
-        });
-        let mut apart: Vec<(Seq, End)> = ends.map(|(ended, _)| ended).collect();
-        apart.dedup_by_key(|(seq, _)| *seq);
-        Ok(apart)
-    }
-
-    /// Up to `limit` keys and contents of identities after the key `after`, in the order of keys: traits of users (`u:`) and
-    /// devices (`a:`), and what else is remembered of people.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn all_identities(
-        &self,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadError> {
-        let after = after.to_owned();
-        self.read(move |shared| Ok(shared.store.identities_after(&after, limit)?)).await
     }
 
     /// What was last noted under `name`.

@@ -9,7 +9,8 @@ use super::error::OpenError;
 use super::generation::{self, damaged};
 use super::log::{Log, Opened};
 use super::manifest::{Floor, Manifest};
-use super::store::{LaneOnDisk, Remembered, Store, StoreError};
+use super::people::Remembered;
+use super::store::{LaneOnDisk, Store, StoreError};
 use crate::kill_point;
 
 /// The log's directory within the spool's.
@@ -36,6 +37,8 @@ pub(super) struct Recovered {
     pub(super) quarantine: (u64, u64, u64),
     /// How many identities there are.
     pub(super) remembered: Remembered,
+    /// Whether somebody was erased.
+    pub(super) erases: bool,
     /// Segments that the store knows.
     pub(super) noted: HashSet<u64>,
 }
@@ -100,7 +103,8 @@ impl Recovered {
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;
         let remembered = store.remembered().map_err(unreadable)?;
-        Ok(Recovered { path, store, log, lanes, windows, quarantine, remembered, noted })
+        let erases = store.erases().map_err(unreadable)?;
+        Ok(Recovered { path, store, log, lanes, windows, quarantine, remembered, erases, noted })
     }
 }
 

@@ -5,11 +5,9 @@
 //! changes, which the log completes. Changes are absolute: to apply them twice is to apply them once.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::{key, parse_key};
@@ -18,7 +16,6 @@ use super::durable;
 use super::entry::{Delivery, End, LaneId, Seq};
 use super::error::{OpenError, ReadError};
 use super::generation::{damaged, failed, sync_tree};
-use super::identity::Identity;
 use super::log::Applied;
 use super::log::frame::{FrameBuilder, Part, Tree};
 use super::log::table::Meta;
@@ -90,13 +87,6 @@ impl Tallies {
     }
 }
 
-impl Remembered {
-    /// Adds it to a frame.
-    pub(super) fn put(&self, frame: &mut FrameBuilder) {
-        frame.put(Tree::Cursors, REMEMBERED, &seal(REMEMBERED, self));
-    }
-}
-
 /// Adds a note to a frame.
 pub(super) fn put_note(frame: &mut FrameBuilder, name: &str, note: &[u8]) {
     let key = note_key(name);
@@ -127,20 +117,6 @@ pub(super) struct LaneOnDisk {
 
 /// Beside the lanes' tallies: how far the log's changes are here.
 const APPLIED: &[u8] = b"applied";
-/// Beside the lanes' tallies: what is remembered of the identities as a whole.
-const REMEMBERED: &[u8] = b"identities";
-
-/// How many identities there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Remembered {
-    /// Entries of the tree.
-    pub(super) count: u64,
-    /// The newest use: numbers that are never given twice.
-    pub(super) newest: u64,
-    /// Whether a person was ever erased.
-    pub(super) erases: bool,
-}
-
 /// An open store.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -413,53 +389,7 @@ impl Store {
         Ok(lanes)
     }
 
-    // ── identities and ids ──
-
-    /// What is stored for `key`.
-    pub(super) fn identity(&self, key: &str) -> Result<Option<Identity>, StoreError> {
-        self.identities.get(key.as_bytes())?.map(|value| Identity::decode(&value)).transpose()
-    }
-
-    /// The identities that were not used for the longest time, with their keys in [`Tree::Ages`].
-    pub(super) fn oldest(&self) -> impl Iterator<Item = Result<(Vec<u8>, String), StoreError>> {
-        self.ages.tree.iter().filter_map(|item| {
-            let read = || {
-                let (age, value) = item?;
-                let Some(key) = self.ages.read(&age, value)? else { return Ok(None) };
-                let key = String::from_utf8(key.to_vec());
-                let key = key.map_err(|_| StoreError("an identity's key is no text".to_owned()))?;
-                Ok(Some((age.to_vec(), key)))
-            };
-            read().transpose()
-        })
-    }
-
-    /// Up to `limit` keys and contents of identities after the key `after`.
-    pub(super) fn identities_after(
-        &self,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, StoreError> {
-        let bounds = (Bound::Excluded(after.as_bytes()), Bound::Unbounded);
-        let mut found = Vec::new();
-        for item in self.identities.tree.range::<&[u8], _>(bounds).take(limit) {
-            let (key, value) = item?;
-            let Some(value) = self.identities.read(&key, value)? else { continue };
-            let key = String::from_utf8(key.to_vec());
-            let key = key.map_err(|_| StoreError("an identity's key is no text".to_owned()))?;
-            found.push((key, Identity::decode(&value)?.json));
-        }
-        Ok(found)
-    }
-
-    /// What [`Remembered::put`] was last told.
-    pub(super) fn remembered(&self) -> Result<Remembered, StoreError> {
-        let value = self.cursors.get(REMEMBERED)?;
-        let remembered = value.map(|value| unseal(REMEMBERED, &value)).transpose();
-        remembered
-            .map(Option::unwrap_or_default)
-            .map_err(|error| StoreError(format!("how many identities there are: {error}")))
-    }
+    // ── message ids ──
 
     /// Reads the dedupe windows back, newest entries first. Those of frames after `last` are of commits that were lost
     /// with a power cut: they are removed.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::consent;
 use super::super::entry::{Append, RECORD_BYTES_MAX, Receipt};
 use super::super::erasure;
-use super::super::identity::{Identity, Kind};
+use super::super::identity::Identity;
 use super::super::log::frame::Tree;
 use super::super::store::StoreError;
 use super::Committer;
@@ -93,7 +93,6 @@ impl Committer {
             let new = json.clone().map(|json| {
                 self.remembered.newest += 1;
                 self.remembered.count += 1;
-                self.remembered.erases |= Kind::of(key) == Kind::Erasure;
                 Identity { used: self.remembered.newest, json }
             });
             if let Some(new) = &new {

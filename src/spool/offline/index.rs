@@ -188,13 +188,8 @@ impl Lane {
         }
         let around = self.ends.range(..=seq).next_back();
         let around = around.filter(|(first, (records, _))| seq - **first < *records);
-        match self.apart.get(&seq).or(around.map(|(_, (_, end))| end)) {
-            Some(End::Delivered) => "delivered",
-            Some(End::Quarantined) => "quarantined",
-            Some(End::Withheld) => "withheld",
-            Some(End::Erased) => "erased",
-            None => "settled",
-        }
+        let end = self.apart.get(&seq).or(around.map(|(_, (_, end))| end));
+        end.map_or("settled", |end| end.as_str())
     }
 }
 
