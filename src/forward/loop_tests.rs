@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::spool::{
-    Append, Consent, Content, Drive, Item, OpenError, Options, Origin, PersonKey, PersonKeys,
-    QuarantineId, RECORD_BYTES_MAX, SyncMode,
+    Append, Consent, Content, Drive, Item, Options, Origin, PersonKey, PersonKeys, QuarantineId,
+    RECORD_BYTES_MAX, SyncMode,
 };
 
 /// What upstream does with one push; once the script is over, it accepts.
@@ -75,20 +75,6 @@ struct Running {
     task: JoinHandle<Result<(), RunError>>,
 }
 
-/// Opens a new spool. The engine gives up the lock of its own creation a moment late, and the spool then calls the store
-/// damaged: tried again until `Spool::open` waits for that itself.
-fn open(options: &Options) -> Spool {
-    for _ in 0..500 {
-        match Spool::open(options.clone(), Drive::Task) {
-            Err(OpenError::Damaged { what, .. }) if what.contains("lock") => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
-    panic!("the spool stays locked")
-}
-
 impl Lane {
     async fn new(batch_records_max: usize, linger: Duration) -> Lane {
         let directory = tempfile::tempdir().unwrap();
@@ -103,7 +89,7 @@ impl Lane {
             dedupe_window: 10,
             identities_max: 1_000_000,
         };
-        let spool = open(&options);
+        let spool = Spool::open(options, Drive::Task).unwrap();
         let id = spool.lane("uk", 0).await.unwrap();
         let settings = Settings {
             integration: "uk".into(),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::failure::PushError;
 use super::ledger::{self, Rejection};
 use super::push::{Answer, HttpUpstream};
-use super::verdict::record_id;
+use super::settlement::id_of;
 use super::{Control, Settings, pause};
 use crate::clock::{self, UnixMillis};
 use crate::spool::{
@@ -21,6 +21,8 @@ use crate::spool::{
 
 /// Scopes of the dedupe window from here on are for ledgers: lanes are never so many.
 const SCOPES: u32 = 1 << 31;
+/// Entries that are copied at once: each may be a record of the largest size.
+const COPIED_MAX: usize = 100;
 /// Deliveries and records that are read at once.
 const READ_MAX: usize = 1000;
 const READ_BYTES_MAX: usize = 8 << 20;
@@ -112,13 +114,17 @@ impl Poller {
             .into_iter()
             .filter(|rejection| !self.seen.contains(&rejection.text))
             .collect();
-        let told = self.copy(&fresh).await?;
+        let mut told = (0, 0);
+        for some in fresh.chunks(COPIED_MAX) {
+            let (found, unknown) = self.copy(some).await?;
+            told = (told.0 + found, told.1 + unknown);
+        }
         self.seen = now;
         Ok(told)
     }
 
     async fn copy(&self, fresh: &[Rejection]) -> Result<(u64, u64), PollError> {
-        let Some(scope) = self.lanes.iter().min().filter(|_| !fresh.is_empty()) else {
+        let Some(scope) = self.lanes.iter().min() else {
             return Ok((0, 0));
         };
         let mut found = self.find(fresh).await?;
@@ -167,9 +173,9 @@ impl Poller {
                         continue;
                     }
                     let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
-                    let pushed =
-                        self.spool.peek(*lane, delivery.first, records, READ_BYTES_MAX).await?;
-                    for entry in pushed {
+                    let from = delivery.first;
+                    let pushed = self.spool.peek_kept(*lane, from, records, READ_BYTES_MAX).await?;
+                    for entry in pushed.into_iter().filter(|it| delivery.end_of(it.seq).is_some()) {
                         let Some(id) = id_of(&entry) else { continue };
                         // Of several records with one id the newest is told.
                         for (index, _) in named.iter().filter(|(_, named)| *named == id) {
@@ -225,13 +231,4 @@ impl Poller {
             }
         }
     }
-}
-
-fn id_of(entry: &Entry) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Record {
-        id: serde_json::Value,
-    }
-    let record: Record = serde_json::from_slice(&entry.record).ok()?;
-    record_id(&record.id)
 }

@@ -66,9 +66,11 @@ pub struct Report {
 impl Report {
     /// Nothing is queued. `true` when that is news.
     pub(super) fn idle(&mut self) -> bool {
-        let before = (self.state, self.next_try_at);
+        let news = (self.state, self.next_try_at) != (State::Idle, None) || !self.cause.is_empty();
         (self.state, self.next_try_at) = (State::Idle, None);
-        before != (State::Idle, None)
+        // What the last push ran into may have been withheld since.
+        self.cause.clear();
+        news
     }
 
     /// An operator has it paused.

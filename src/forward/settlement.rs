@@ -99,20 +99,22 @@ pub fn copy(source: Source<'_>, entry: &Entry, reason: &str, attempt: &Attempt) 
 
 /// The entries that a 202 names as rejected. Their records are read for their ids only in this rare case.
 pub fn named<'a>(entries: &'a [Entry], acceptance: &Acceptance) -> Vec<&'a Entry> {
-    #[derive(Deserialize)]
-    struct Record {
-        id: serde_json::Value,
-    }
     let ids: HashSet<&str> = acceptance.rejected_ids.iter().map(String::as_str).collect();
     if ids.is_empty() {
         return Vec::new();
     }
-    let is_named = |entry: &&Entry| {
-        let record: Result<Record, _> = serde_json::from_slice(&entry.record);
-        let id = record.ok().and_then(|record| record_id(&record.id));
-        id.is_some_and(|id| ids.contains(id.as_str()))
-    };
+    let is_named = |entry: &&Entry| id_of(entry).is_some_and(|id| ids.contains(id.as_str()));
     entries.iter().filter(is_named).collect()
+}
+
+/// The id of a record, as far as it can be read.
+pub(super) fn id_of(entry: &Entry) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Record {
+        id: serde_json::Value,
+    }
+    let record: Record = serde_json::from_slice(&entry.record).ok()?;
+    record_id(&record.id)
 }
 
 #[cfg(test)]

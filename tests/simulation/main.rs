@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use pillarbox::forward::{self, Control, Report, RetryPolicy, RunError, Settings, SharedPace};
 use pillarbox::spool::{
-    Append, Consent, Content, Drive, Item, LaneId, OpenError, Options, Origin, PersonKey,
-    PersonKeys, QuarantineId, Spool, SyncMode,
+    Append, Consent, Content, Drive, Item, LaneId, Options, Origin, PersonKey, PersonKeys,
+    QuarantineId, Spool, SyncMode,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -124,8 +124,7 @@ fn settings(scene: &Scene, rng: &mut fastrand::Rng) -> Settings {
     }
 }
 
-/// Opens a new spool. The engine gives up the lock of its own creation a moment late, and the spool then calls the store
-/// damaged: tried again until `Spool::open` waits for that itself.
+/// Opens a new spool.
 fn open(directory: &std::path::Path) -> Spool {
     let options = Options {
         directory: directory.join("spool"),
@@ -138,15 +137,7 @@ fn open(directory: &std::path::Path) -> Spool {
         dedupe_window: 10,
         identities_max: 1_000_000,
     };
-    for _ in 0..500 {
-        match Spool::open(options.clone(), Drive::Task) {
-            Err(OpenError::Damaged { what, .. }) if what.contains("lock") => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            opened => return opened.unwrap(),
-        }
-    }
-    panic!("the spool stays locked")
+    Spool::open(options, Drive::Task).unwrap()
 }
 
 /// Appends the scene's records in bursts, with pauses.
