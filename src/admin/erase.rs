@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::protocol::{Erased, Selection, Who};
 use super::service::{PAGE_ENTRIES, Service};
+use crate::forward::verdict::record_id;
 use crate::mapping::person::{self, Person};
 use crate::spool::{
     Append, AppendError, End, Origin, PersonKey, QuarantineId, Quarantined, ReadError, Seq,
@@ -30,6 +31,11 @@ pub enum EraseError {
     /// The spool takes nothing.
     #[error("{0}: ask for it again once that is mended")]
     Append(#[from] AppendError),
+    /// The same, while entries of the quarantine were removed.
+    #[error(
+        "{0}: not all of the quarantine was gone through; ask for it again once that is mended"
+    )]
+    Stopped(String),
 }
 
 /// All that is known to be one person.
@@ -54,28 +60,29 @@ pub(super) async fn run(service: &Service, who: Who) -> Result<Erased, EraseErro
     let forgets = ids.identities.clone();
     spool.append(Append { forgets, erases: people, ..Append::default() }).await?;
     let mut erased = Erased { identities: ids.identities.len() as u64, ..Erased::default() };
+    let mut from = QuarantineId(0);
+    loop {
+        let page = service.page(from, PAGE_ENTRIES).await?;
+        let Some((last, _)) = page.last() else { break };
+        from = QuarantineId(last.0 + 1);
+        let found = page.iter().filter(|(_, entry)| ids.are_in(entry)).map(|(id, _)| *id);
+        let dropped = service.drop_entries(Selection::Ids(found.collect())).await?;
+        erased.quarantined += dropped.released;
+        if let Some(reason) = dropped.stopped {
+            return Err(EraseError::Stopped(reason));
+        }
+    }
     for (lane, ..) in spool.lanes() {
         let (mut next, newest) = (spool.cursor(lane), *spool.newest(lane).borrow());
         while next.0 <= newest {
-            let entries = spool.peek(lane, next, READ_MAX, READ_BYTES_MAX).await?;
+            let entries = spool.peek_kept(lane, next, READ_MAX, READ_BYTES_MAX).await?;
             let Some(last) = entries.last() else { break };
             next = Seq(last.seq.0 + 1);
             let apart = spool.apart(lane, &entries, &[]).await?;
             erased.queued += apart.iter().filter(|(_, end)| *end == End::Erased).count() as u64;
         }
     }
-    let mut from = QuarantineId(0);
-    loop {
-        let page = service.page(from, PAGE_ENTRIES).await?;
-        let Some((last, _)) = page.last() else { return Ok(erased) };
-        from = QuarantineId(last.0 + 1);
-        let found = page.iter().filter(|(_, entry)| ids.are_in(entry)).map(|(id, _)| *id);
-        let dropped = service.drop_entries(Selection::Ids(found.collect())).await?;
-        erased.quarantined += dropped.released;
-        if let Some(reason) = dropped.stopped {
-            return Err(AppendError::Failed(reason).into());
-        }
-    }
+    Ok(erased)
 }
 
 /// All that the identities know of `who`.
@@ -140,11 +147,7 @@ impl Ids {
             return true;
         }
         let Ok(body) = serde_json::from_slice::<Value>(&entry.body) else { return false };
-        let text = |path: &str| match body.pointer(path)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        };
+        let text = |path: &str| record_id(body.pointer(path)?);
         let emails = ["/identity_email", "/email", "/context/traits/email", "/traits/email"];
         let email = |path| text(path).and_then(|email| address(&email));
         let is_theirs = |email: String| self.emails.contains(&email);

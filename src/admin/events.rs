@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 
 use super::protocol::{EventFound, EventQuery, EventsFound, PushFound};
 use super::service::Service;
+use crate::clock::UnixMillis;
+use crate::forward::batch::RECORDS_MAX;
+use crate::forward::verdict::record_id;
 use crate::spool::{Delivery, End, Entry, LaneId, ReadError, Seq, Spool};
 
 const LIMIT: usize = 50;
@@ -17,10 +20,8 @@ const LIMIT_MAX: usize = 1000;
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Records of a lane that are looked at, unless all are asked for.
 const SEARCHED_MAX: u64 = 100_000;
-/// Records that are read at once.
-const PAGE: u64 = 500;
-/// Records that one push can settle: so far before a record its delivery may begin.
-const PUSH_RECORDS_MAX: u32 = 100;
+/// Records that are read at once, each of which may have the largest size.
+const PAGE: u64 = 100;
 
 /// One lane that is looked through.
 struct Lane {
@@ -44,23 +45,39 @@ pub(super) async fn find(service: &Service, query: &EventQuery) -> Result<Events
     let limit = query.limit.unwrap_or(LIMIT).min(LIMIT_MAX);
     let mut found = EventsFound { events: Vec::new(), more: false, ended: BTreeMap::new() };
     for lane in lanes {
-        match &query.after {
-            Some(after) => ended_since(spool, &lane, after, query, limit, &mut found).await?,
-            None => newest(spool, &lane, query, limit, &mut found).await?,
+        if let Some(after) = &query.after {
+            ended_since(spool, &lane, after, query, limit, &mut found).await?;
+        } else {
+            newest(spool, &lane, query, limit, &mut found).await?;
+            found.keep_newest(limit);
         }
     }
-    found.events.sort_by_key(|event| (event.committed_at, event.lane, event.seq));
-    if query.after.is_none() {
+    found.events.sort_by_key(order);
+    Ok(found)
+}
+
+/// From the oldest to the newest.
+fn order(event: &EventFound) -> (UnixMillis, u32, u64) {
+    (event.committed_at, event.lane, event.seq)
+}
+
+impl EventsFound {
+    /// Keeps what fits into an answer.
+    fn keep_newest(&mut self, limit: usize) {
+        self.events.sort_by_key(order);
         let mut bytes = 0;
-        let kept = found.events.iter().rev().take(limit).take_while(|event| {
+        let kept = self.events.iter().rev().take(limit).take_while(|event| {
             bytes += event.record.get().len();
             bytes <= ANSWER_BYTES_MAX
         });
-        let over = found.events.len() - kept.count();
-        found.more |= over > 0;
-        found.events.drain(..over);
+        let over = self.events.len() - kept.count();
+        self.more |= over > 0;
+        self.events.drain(..over);
     }
-    Ok(found)
+
+    fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.record.get().len()).sum()
+    }
 }
 
 /// The newest of a lane, at most `limit`.
@@ -86,10 +103,7 @@ async fn newest(
             return Ok(());
         }
         let from = end.saturating_sub(PAGE).max(oldest);
-        let page = match page(spool, lane, from, end).await {
-            Err(ReadError::Damaged { .. }) if spool.oldest(lane.id).0 > from => continue,
-            page => page?,
-        };
+        let page = page(spool, lane, from, end).await?;
         for event in page.into_iter().rev().filter(|event| fits(event, query)) {
             if left == 0 {
                 found.more = true;
@@ -116,7 +130,8 @@ async fn ended_since(
     let from = (told + 1).max(spool.oldest(lane.id).0);
     let end = lane.cursor.min(from + PAGE);
     let mut last = told.max(from - 1);
-    if from < end {
+    // Lanes that find the answer full are told of in the next one.
+    if from < end && found.bytes() < ANSWER_BYTES_MAX {
         let page = page(spool, lane, from, end).await?;
         let mut taken = 0;
         for event in page {
@@ -144,10 +159,12 @@ async fn page(
     end: u64,
 ) -> Result<Vec<EventFound>, ReadError> {
     let records = usize::try_from(end - from).unwrap_or_default();
-    let entries = spool.peek(lane.id, Seq(from), records, usize::MAX).await?;
-    let first = Seq(from.saturating_sub(PUSH_RECORDS_MAX.into()));
-    let deliveries = spool.deliveries(lane.id, first, records + PUSH_RECORDS_MAX as usize).await?;
-    Ok(entries.iter().map(|entry| known(lane, entry, &deliveries)).collect())
+    let entries = spool.peek_kept(lane.id, Seq(from), records, usize::MAX).await?;
+    let entries = entries.into_iter().filter(|entry| entry.seq.0 < end);
+    // A push may have begun so far before.
+    let first = Seq(from.saturating_sub(RECORDS_MAX as u64));
+    let deliveries = spool.deliveries(lane.id, first, records + RECORDS_MAX).await?;
+    Ok(entries.map(|entry| known(lane, &entry, &deliveries)).collect())
 }
 
 /// What is known of one record.
@@ -162,27 +179,11 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
     }
     let seq = entry.seq.0;
     let ended = seq < lane.cursor;
-    let covers = |push: &&Delivery| (push.first.0..push.first.0 + push.records).contains(&seq);
-    let push = deliveries.iter().filter(|_| ended).find(covers);
-    let end = push.map(|push| {
-        let apart = push.apart.iter().find(|(apart, _)| *apart == entry.seq);
-        apart.map_or(push.end, |(_, end)| *end)
-    });
-    let state = match end {
-        None if ended => "settled",
-        None => "queued",
-        Some(End::Delivered) => "delivered",
-        Some(End::Quarantined) => "quarantined",
-        Some(End::Withheld) => "withheld",
-        Some(End::Erased) => "erased",
-    };
+    let mut ends = deliveries.iter().filter_map(|push| Some((push, push.end_of(entry.seq)?)));
+    let (push, end) = ends.next().filter(|_| ended).unzip();
+    let state = end.map_or(if ended { "settled" } else { "queued" }, End::as_str);
     // A number in it may be larger than any that Rust knows: then nothing of it is read.
     let fields: Fields = serde_json::from_slice(&entry.record).unwrap_or_default();
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
     let record = String::from_utf8_lossy(&entry.record).into_owned();
     EventFound {
         integration: lane.integration.clone(),
@@ -191,9 +192,9 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
         state: state.to_owned(),
         committed_at: entry.committed_at,
         record_type: entry.record_type.to_string(),
-        id: text(&fields.id),
-        event_type: text(&fields.event_type),
-        email: text(&fields.identity_email).or_else(|| text(&fields.email)),
+        id: record_id(&fields.id),
+        event_type: record_id(&fields.event_type),
+        email: record_id(&fields.identity_email).or_else(|| record_id(&fields.email)),
         push: push.map(|push| PushFound {
             first: push.first.0,
             records: push.records,

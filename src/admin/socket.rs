@@ -66,7 +66,7 @@ impl From<EraseError> for Refused {
         let message = error.to_string();
         match error {
             EraseError::Nobody => bad(message),
-            EraseError::Read(_) | EraseError::Append(_) => {
+            EraseError::Read(_) | EraseError::Append(_) | EraseError::Stopped(_) => {
                 Refused(StatusCode::INTERNAL_SERVER_ERROR, "not_erased", message)
             }
         }

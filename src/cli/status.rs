@@ -139,7 +139,7 @@ fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
     if !ledger.cause.is_empty() {
         let cause = printable(&ledger.cause);
         causes.push(format!(
-            "{WARN}{name}{WARN:#}: what Ometria rejects after its 202 cannot be read: {cause}"
+            "{WARN}{name}{WARN:#}: what Ometria rejects after its 202 cannot be read: {cause}; it is tried again, and `poll_errors = \"0s\"` switches it off"
         ));
     }
     for (count, what) in [

@@ -15,7 +15,7 @@ use super::layout::{Layout, goes_before};
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
-use crate::forward::{self, Control, HttpUpstream, Report, poll};
+use crate::forward::{self, Control, HttpUpstream, Report, RunError, poll};
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
 
@@ -193,7 +193,13 @@ impl Fleet {
             let (settings, spool) = (configured.forward.clone(), self.spool.clone());
             let lanes = all.iter().map(|(lane, _)| *lane).collect();
             let run = poll::run(settings, spool, lanes, upstream, reports, controlled);
-            Poller { report, control, task: tokio::spawn(run) }
+            let run = async move {
+                run.await;
+                Ok(())
+            };
+            let what = format!("who reads the ledger of {:?}", configured.name);
+            let task = self.watched(what, control.subscribe(), run);
+            Poller { report, control, task }
         });
         Running { configured, lanes, forwarders, poller }
     }
@@ -211,29 +217,37 @@ impl Fleet {
         let (reports, report) = watch::channel(Report::default());
         let (spool, settings) = (self.spool.clone(), configured.forward.clone());
         let name = configured.name.clone();
-        let run = tokio::spawn(async move {
+        let run = async move {
             if !emptied(&spool, &waits_for, &reports, &mut controlled).await {
                 return Ok(());
             }
             let rng = fastrand::Rng::new();
             forward::run(settings, spool, lane, upstream, reports, rng, controlled).await
-        });
-        let (failures, stopping) = (self.failures.clone(), control.subscribe());
-        let task = tokio::spawn(async move {
+        };
+        let task = self.watched(format!("the forwarder of {name:?}"), control.subscribe(), run);
+        Forwarder { lane, report, control, task }
+    }
+}
+
+impl Fleet {
+    /// Runs a part that ends only when it is told to stop; else the daemon is told of it.
+    fn watched(
+        &self,
+        what: String,
+        control: watch::Receiver<Control>,
+        run: impl Future<Output = Result<(), RunError>> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (failures, run) = (self.failures.clone(), tokio::spawn(run));
+        tokio::spawn(async move {
             let failure = match run.await {
-                Ok(Ok(())) if stopping.borrow().stop => return,
-                Ok(Ok(())) => anyhow::anyhow!("the forwarder of {name:?} ended early"),
-                Ok(Err(error)) => {
-                    anyhow::Error::from(error).context(format!("deliver to {name:?}"))
-                }
-                Err(error) => {
-                    anyhow::Error::from(error).context(format!("the forwarder of {name:?} failed"))
-                }
+                Ok(Ok(())) if control.borrow().stop => return,
+                Ok(Ok(())) => anyhow::anyhow!("{what} ended early"),
+                Ok(Err(error)) => anyhow::Error::from(error).context(format!("{what} failed")),
+                Err(error) => anyhow::Error::from(error).context(format!("{what} failed")),
             };
             // One failure ends the daemon: another need not be told.
             drop(failures.try_send(failure));
-        });
-        Forwarder { lane, report, control, task }
+        })
     }
 }
 
