@@ -33,6 +33,7 @@
 //! | [`socket`] | shell | Unix sockets: binding, connections and their limits, draining |
 //! | [`event`] | pure | what an event is: bytes → events, one result per event |
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
+//! | [`draft`] | pure | an integration as somebody writes it: settings in order, not checked |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 |
@@ -47,6 +48,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod draft;
 pub mod event;
 pub mod forward;
 #[cfg(any(test, fuzzing))]

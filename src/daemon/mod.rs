@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::fleet::Fleet;
-use crate::admin;
 use crate::admin::protocol::Reloaded;
+use crate::admin::{self, Ask, Drafts, EditError};
 use crate::clock;
 use crate::config::{self, Config, Source};
 use crate::ingest::{self, Intake};
@@ -48,8 +48,8 @@ pub struct Daemon {
     failures: mpsc::Receiver<anyhow::Error>,
     intake: Arc<Intake>,
     admin: Arc<admin::Service>,
-    /// Operators who ask for a reload.
-    reloads: mpsc::Receiver<admin::ReloadRequest>,
+    /// What operators ask for.
+    asks: mpsc::Receiver<Ask>,
 }
 
 /// Runs until SIGTERM or SIGINT. SIGHUP, and operators who ask for it, have `source` read again.
@@ -73,9 +73,8 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             happened = daemon.next() => match happened {
-                Happening::Reload(asked) => {
-                    // An operator who has gone away finds the outcome in the log.
-                    drop(asked.send(daemon.reload(&source).await));
+                Happening::Asked(ask) => {
+                    daemon.answer(ask, &source).await;
                     continue;
                 }
                 Happening::Failed(failure) => {
@@ -105,7 +104,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
 
 /// What a running daemon must see to.
 enum Happening {
-    Reload(admin::ReloadRequest),
+    Asked(Ask),
     Failed(anyhow::Error),
 }
 
@@ -129,9 +128,10 @@ impl Daemon {
         let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
         let counters = Arc::new(ingest::Counters::default());
         let intake = Arc::new(Intake::new(spool.clone(), Vec::new()));
-        let (ask, reloads) = mpsc::channel(1);
-        let admin =
-            admin::Service::new(spool.clone(), intake.clone(), counters.clone(), started_at, ask);
+        let (ask, asks) = mpsc::channel(1);
+        let drafts = Drafts::new(|_, _| Err(EditError::Storage("not supported yet".to_owned())));
+        let (fed, counted) = (intake.clone(), counters.clone());
+        let admin = admin::Service::new(spool.clone(), fed, counted, started_at, ask, drafts);
         let admin = Arc::new(admin);
         let (failing, failures) = mpsc::channel(1);
         let mut fleet = Fleet::new(spool.clone(), failing);
@@ -159,7 +159,16 @@ impl Daemon {
             admin::serve(admin_socket, served, stopped_admin).await;
             "the admin socket"
         });
-        Ok(Daemon { config, spool, stop, tasks, fleet, failures, intake, admin, reloads })
+        Ok(Daemon { config, spool, stop, tasks, fleet, failures, intake, admin, asks })
+    }
+
+    /// Does what an operator asks for. One who has gone away finds the outcome in the log.
+    async fn answer(&mut self, ask: Ask, source: &Source) {
+        match ask {
+            Ask::Reload(reply) => drop(reply.send(self.reload(source).await)),
+            Ask::Save { reply, .. } => drop(reply.send(Err(EditError::Stopping))),
+            Ask::Remove { reply, .. } => drop(reply.send(Err(EditError::Stopping))),
+        }
     }
 
     /// Reads the configuration again and brings the integrations in line with it. What is wrong changes nothing; what is
@@ -212,7 +221,7 @@ impl Daemon {
     /// Dropping it loses nothing.
     async fn next(&mut self) -> Happening {
         let failure = tokio::select! {
-            Some(asked) = self.reloads.recv() => return Happening::Reload(asked),
+            Some(ask) = self.asks.recv() => return Happening::Asked(ask),
             reason = self.spool.failed() => spool_failed(&reason),
             Some(failure) = self.failures.recv() => failure,
             ended = self.tasks.join_next() => match ended {
