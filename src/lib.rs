@@ -41,6 +41,7 @@
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
 //! | [`simulator`] | | the stand-in for Ometria |
+//! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
 pub mod admin;
@@ -50,6 +51,7 @@ pub mod config;
 pub mod daemon;
 pub mod draft;
 pub mod event;
+mod file;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
