@@ -218,11 +218,12 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
 }
 
 /// Reads and checks `text`, the content of `file`, with the overrides of `source`. Opens no file but those of the keys.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
     parse_beside(file, text, source, Vec::new())
 }
 
-/// The same, with what was found stored.
+/// Reads and checks `text`, the content of `file`, with the overrides of `source`, beside what was `found` stored.
 fn parse_beside(
     file: &Path,
     text: &str,
