@@ -34,9 +34,10 @@ fn configure(host: &Host, integrations: &[(&str, &str, &str)]) {
         "state_dir = \"{at}/state\"\n[ingest]\nsocket = \"{at}/ingest.sock\"\n[admin]\nsocket = \"{at}/admin.sock\"\n[spool]\nmin_free_disk = \"0B\"\n"
     );
     for (name, key, endpoint) in integrations {
-        text.push_str(&format!(
+        let integration = format!(
             "[[integration]]\nname = \"{name}\"\napi_key = \"{key}\"\nendpoint = \"{endpoint}\"\nlinger = \"10ms\"\n"
-        ));
+        );
+        text.push_str(&integration);
     }
     std::fs::write(host.config(), text).unwrap();
 }

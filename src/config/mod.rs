@@ -232,7 +232,7 @@ fn parse_beside(
 ) -> Result<Config, Faults> {
     let mut faults = Collector::new(file, text);
     let overrides = overrides(source, &mut faults);
-    let elsewhere: Vec<&str> = found.iter().map(|found| found.name()).collect();
+    let elsewhere: Vec<&str> = found.iter().map(stored::Found::name).collect();
     let mut config = build::build(text, &overrides, &elsewhere, source, faults)?;
     stored::merge(&mut config, found, &overrides, source);
     Ok(config)

@@ -148,9 +148,9 @@ fn setting(value: &DeValue<'_>) -> Setting {
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
             let whole = u64::from_str_radix(&digits, number.radix());
-            number_or_text(whole.map_or(digits, |whole| whole.to_string()))
+            number_or_text(&whole.map_or(digits, |whole| whole.to_string()))
         }
-        DeValue::Float(number) => number_or_text(number.as_str().replace('_', "")),
+        DeValue::Float(number) => number_or_text(&number.as_str().replace('_', "")),
         DeValue::Boolean(value) => Setting::Boolean(*value),
         DeValue::Datetime(time) => Setting::Text(time.to_string()),
         DeValue::Array(items) => {
@@ -161,12 +161,12 @@ fn setting(value: &DeValue<'_>) -> Setting {
 }
 
 /// A number, when JSON knows it.
-fn number_or_text(text: String) -> Setting {
-    let text = text.strip_prefix('+').map_or(text.clone(), str::to_owned);
-    if serde_json::from_str::<serde_json::Number>(&text).is_ok() {
-        Setting::Number(text)
+fn number_or_text(text: &str) -> Setting {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if serde_json::from_str::<serde_json::Number>(text).is_ok() {
+        Setting::Number(text.to_owned())
     } else {
-        Setting::Text(text)
+        Setting::Text(text.to_owned())
     }
 }
 

@@ -100,7 +100,9 @@ fn stored_integrations_stand_beside_those_of_the_file_which_wins() {
         ("", &[("A", one("A", ""))], &[], &["A: A.toml:2:1: `name` must be given: lower-case"]),
     ] {
         let host = Host::new(file);
-        stored.iter().for_each(|(name, text)| host.store(name, text));
+        for (name, text) in stored {
+            host.store(name, text);
+        }
         let config = load(&host.source(&[])).unwrap();
         let (found, set_aside) = told(&config);
         assert_eq!(found, names, "{stored:?}");
@@ -256,7 +258,9 @@ fn what_is_saved_is_read_back_with_its_secrets_kept_apart() {
     let again = host.check(Some("de"), &shown, For::Push).unwrap();
     let lines = |integration: &Integration| {
         let mut events = integration.events.clone();
-        events.iter_mut().for_each(|table| table.line = 0);
+        for table in &mut events {
+            table.line = 0;
+        }
         events
     };
     assert_eq!(again.integration.forward, ready.integration.forward);
