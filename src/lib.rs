@@ -33,6 +33,7 @@
 //! | [`socket`] | shell | Unix sockets: binding, connections and their limits, draining |
 //! | [`event`] | pure | what an event is: bytes → events, one result per event |
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
+//! | [`draft`] | pure | an integration as somebody writes it: settings in order, not checked |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 |
@@ -40,6 +41,7 @@
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
 //! | [`simulator`] | | the stand-in for Ometria |
+//! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
 pub mod admin;
@@ -47,7 +49,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod draft;
 pub mod event;
+mod file;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

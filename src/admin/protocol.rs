@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::integration::protocol::DraftFault;
 use crate::clock::UnixMillis;
 use crate::forward::{Report, poll};
 use crate::ingest::Counts;
@@ -29,6 +30,9 @@ pub struct Status {
     pub ingest: Counts,
     /// Every integration that has a lane.
     pub integrations: Vec<IntegrationStatus>,
+    /// Stored integrations that are not in force, and why; a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
 }
 
 /// One integration.
@@ -86,6 +90,9 @@ pub struct Reloaded {
     pub removed: Vec<String>,
     /// Sections that have changed and are read only at the start.
     pub needs_restart: Vec<String>,
+    /// Stored integrations that are not in force, and why; a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
 }
 
 /// What became of the queue of an integration that is no longer configured.
@@ -298,6 +305,17 @@ pub struct Problem {
     pub code: String,
     /// What is wrong.
     pub message: String,
+    /// Of a draft of an integration: each fault with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<DraftFault>,
+}
+
+impl Problem {
+    /// A problem without faults.
+    #[must_use]
+    pub fn new(code: &str, message: String) -> Problem {
+        Problem { code: code.to_owned(), message, faults: Vec::new() }
+    }
 }
 
 #[cfg(test)]

@@ -77,12 +77,23 @@ impl Intake {
         self.integrations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Those that are fed: at least one. Without any, each event would end nowhere (Promise 6).
+    fn fed(&self) -> Result<Arc<[Integration]>, Refusal> {
+        let integrations = self.integrations();
+        if integrations.is_empty() {
+            let message = "no integration is configured: `pillarbox integration add` makes one";
+            return Err(Refusal::new("no_integration", message));
+        }
+        Ok(integrations)
+    }
+
     /// Whether a request would be refused now.
     ///
     /// # Errors
     /// With the reason.
     pub fn accepting(&self) -> Result<(), Refusal> {
-        self.spool.accepting().map_err(Refusal::from)
+        self.spool.accepting()?;
+        self.fed().map(drop)
     }
 
     /// Takes a body that is one event of `kind`. All of it is durable when this returns (Promise 1).
@@ -97,7 +108,7 @@ impl Intake {
     ) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let mut draft = self.draft(&integrations, identity_keys([&event]), received, 1).await?;
         if let Some((reason, detail)) = draft.add(&event, &|| Cow::Borrowed(&*body)) {
             return Err(Refusal::new(
@@ -124,7 +135,7 @@ impl Intake {
         }
         let items: Vec<BatchItem<'_>> = batch.take();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let keys = identity_keys(valid);
         let mut draft = self.draft(&integrations, keys, received, items.len()).await?;
         for item in &items {
@@ -140,7 +151,7 @@ impl Intake {
     /// A refusal: nothing was stored.
     pub async fn push(&self, body: &[u8], integration: Option<&str>) -> Result<usize, Refusal> {
         let push = push::read(body)?;
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let asked = |known: &&Integration| integration.is_none_or(|name| known.name == name);
         let asked: Vec<&Integration> = integrations.iter().filter(asked).collect();
         if asked.is_empty() {
