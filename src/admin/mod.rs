@@ -12,6 +12,7 @@
 //! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
 //! | `POST /v1/events` | [`protocol::EventQuery`] → [`protocol::EventsFound`]: the event debugger |
+//! | `GET /v1/metrics` | the figures for a monitoring system, as OpenMetrics text; as the older Prometheus text where `Accept` asks for that |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `POST /v1/integrations/NAME/drop-queue` | removes what is queued for an integration that is no longer configured → [`protocol::Dropped`] |
 //!
@@ -23,6 +24,7 @@ mod tests;
 mod control;
 mod erase;
 mod events;
+pub mod metrics;
 pub mod protocol;
 mod release;
 mod service;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::service::PAGE_ENTRIES;
 use super::{Delivered, Lane, ReloadRequest, Service, serve};
 use crate::clock::UnixMillis;
-use crate::forward::{Report, State};
+use crate::forward::{Report, SharedPace, State};
 use crate::ingest::{Counters, Intake, Integration};
 use crate::mapping::{Preset, Rules};
 use crate::spool::{
@@ -59,7 +59,9 @@ impl Host {
         let (report, reported) = watch::channel(Report::default());
         let endpoint = "https://x/".to_owned();
         let lanes = vec![Lane { id: lane, report: reported, control: watch::Sender::default() }];
-        let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes, ledger: None }];
+        let (meter, pace) = (Arc::default(), SharedPace::new(0.0));
+        let name = "uk".to_owned();
+        let delivered = vec![Delivered { name, endpoint, lanes, ledger: None, meter, pace }];
         let counters = Arc::new(Counters::default());
         let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(1);
         tokio::spawn(async move {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::intake::Integration;
+use super::intake::Fed;
+use super::tally::{Ending, Tally};
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{BatchItem, Event, Kind};
@@ -29,7 +30,9 @@ pub(super) struct Draft<'a> {
     pub(super) events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
     pub(super) identities: HashMap<String, Option<Bytes>>,
-    pub(super) integrations: &'a [Integration],
+    pub(super) integrations: &'a [Fed],
+    /// How each event ended for each integration that it was mapped for.
+    pub(super) endings: Vec<(&'a Tally, Ending)>,
     pub(super) received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
@@ -91,6 +94,7 @@ impl Draft<'_> {
             let fresh_id = || fresh.clone().unwrap_or_default();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
+                    self.endings.push((&integration.tally, Ending::Item(self.append.items.len())));
                     if record.event_type_truncated {
                         self.truncated.push((self.append.items.len(), integration.name.clone()));
                     }
@@ -107,7 +111,10 @@ impl Draft<'_> {
                         },
                     });
                 }
-                mapping::Outcome::Dropped(reason) => dropped = reason.code(),
+                mapping::Outcome::Dropped(reason) => {
+                    self.endings.push((&integration.tally, Ending::Dropped(reason)));
+                    dropped = reason.code();
+                }
                 mapping::Outcome::Refused { reason, detail } => {
                     refused.push((integration, reason, detail));
                 }
@@ -116,6 +123,9 @@ impl Draft<'_> {
         }
         let records = self.append.items.len() - first;
         if records == 0 {
+            // In a batch the event itself becomes the next item, for the quarantine.
+            let set_aside = Ending::Quarantined(self.append.items.len());
+            self.endings.extend(refused.iter().map(|(fed, ..)| (&*fed.tally, set_aside)));
             if let Some((_, reason, detail)) = refused.into_iter().next() {
                 return Some((reason.to_owned(), detail));
             }
@@ -125,6 +135,8 @@ impl Draft<'_> {
         for (integration, reason, detail) in refused {
             let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
             let kind = event.kind.as_str().to_owned();
+            let set_aside = Ending::Quarantined(self.append.items.len());
+            self.endings.push((&integration.tally, set_aside));
             let item =
                 self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
             self.append.items.push(item);
