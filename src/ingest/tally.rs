@@ -26,7 +26,7 @@ pub(super) struct Tally {
     dropped: [AtomicU64; DropReason::ALL.len()],
 }
 
-/// What a [`Tally`] held when it was read.
+/// The counts of one integration when they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tallied {
     /// Events that became a record, and records that were pushed.
