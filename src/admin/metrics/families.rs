@@ -151,7 +151,7 @@ impl Snapshot {
         to.gauges(&bytes, lanes().map(|(labels, lane)| (labels, lane.queued_bytes)))?;
         let age = family(
             "queue_oldest_age",
-            "How long the oldest record has waited; 0 when none waits. Ometria starts no automation for events over four hours old.",
+            "How long the oldest record has waited; 0 when none waits, or where it is damaged. Ometria starts no automation for events over four hours old.",
         );
         let now = self.status.now;
         let age_of = |lane: &LaneStats| lane.oldest_at.map_or(Duration::ZERO, |at| at.age(now));
