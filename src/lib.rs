@@ -40,6 +40,7 @@
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
+//! | [`histogram`] | | how long things take, counted as plain atomics |
 //! | [`simulator`] | | the stand-in for Ometria |
 //! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
@@ -55,6 +56,7 @@ mod file;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod histogram;
 pub mod ingest;
 mod kill_point;
 pub mod mapping;

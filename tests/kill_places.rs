@@ -163,6 +163,8 @@ fn kills_while_the_store_moves_lose_nothing() {
         assert_eq!(answer.json()["quarantined"], 10, "{answer:?}");
     }
     assert!(host.pillarbox(&["quarantine", "drop", "--all", "--yes"]).status.success());
+    // An idle connection ends after a while, and the removal may take longer.
+    let mut producer = Producer::connect(&host.ingest());
     let kept = r#"[{"type":"track","messageId":"invalid-kept"}]"#;
     assert_eq!(producer.post("/v1/batch", kept).json()["quarantined"], 1);
     assert_eq!(daemon.terminate().code(), Some(0));

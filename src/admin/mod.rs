@@ -12,6 +12,7 @@
 //! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
 //! | `POST /v1/events` | [`protocol::EventQuery`] → [`protocol::EventsFound`]: the event debugger |
+//! | `GET /v1/metrics` | the figures for a monitoring system, as OpenMetrics text; as the older Prometheus text where `Accept` asks for that |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `GET /v1/integrations`, `/v1/integrations/NAME` | [`integration::protocol::Integrations`], or one of them: where each stands and every setting but its key |
 //! | `PUT /v1/integrations/NAME` | its settings as JSON, named as in the configuration file, `api_key` write-only → [`integration::protocol::Saved`]: stored in `state_dir/integrations`, durable, and delivered. 400 `invalid_integration` with all `faults`; 409 `in_the_file` where the configuration file has one of this name |
@@ -29,6 +30,7 @@ mod control;
 mod erase;
 mod events;
 pub mod integration;
+pub mod metrics;
 pub mod protocol;
 mod release;
 mod service;

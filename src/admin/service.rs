@@ -15,12 +15,12 @@ use super::protocol::{
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
-use crate::forward::{self, Control, Report, State, poll};
+use crate::forward::{self, Control, Meter, Report, SharedPace, State, poll};
 use crate::ingest::{Counters, Intake};
 use crate::mapping::Rules;
 use crate::spool::{
-    Append, AppendError, End, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError,
-    Settlement, Spool,
+    Append, AppendError, End, LaneId, Origin, QuarantineId, Quarantined, ReadError, Settlement,
+    Spool,
 };
 
 /// Entries in a page, at most.
@@ -64,6 +64,10 @@ pub struct Delivered {
     pub lanes: Vec<Lane>,
     /// What is told of its ledger, where that is read.
     pub ledger: Option<watch::Receiver<poll::Report>>,
+    /// What became of its pushes.
+    pub meter: Arc<Meter>,
+    /// How fast it may push.
+    pub pace: SharedPace,
 }
 
 /// A lane that is delivered.
@@ -161,7 +165,7 @@ impl Service {
                 Ok(stats) => stats,
                 Err(error @ ReadError::Damaged { .. }) => {
                     (report.state, report.cause) = (State::Damaged, error.to_string());
-                    LaneStats::default()
+                    self.spool.counts(id)
                 }
                 Err(error) => return Err(error),
             };
@@ -330,6 +334,10 @@ impl Service {
 
     pub(super) fn spool(&self) -> &Spool {
         &self.spool
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     pub(super) fn intake(&self) -> &Intake {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use super::control::ControlError;
 use super::erase::EraseError;
 use super::integration;
+use super::metrics::Format;
 use super::protocol::Problem;
 use super::service::{DropError, Service};
 use crate::socket;
@@ -118,6 +119,11 @@ async fn route(
     let (get, post) = (method == Method::GET, method == Method::POST);
     match path.as_str() {
         "/v1/status" if get => Ok(json(&service.status().await?)),
+        "/v1/metrics" if get => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let shown = service.metrics(Format::asked(accept)).await?;
+            Ok(typed(shown.content_type, shown.body.into_bytes()))
+        }
         "/v1/events" if post => {
             let query = body(request, r#"{} or a filter such as {"id":"…","limit":10}"#).await?;
             Ok(json(&service.events(&query).await?))
@@ -138,7 +144,7 @@ async fn route(
         "/v1/reload" if post => {
             Ok(json(&service.reload().await.map_err(|reason| not_reloaded(&reason))?))
         }
-        "/v1/status" | "/v1/events" | "/v1/erase" | "/v1/pause" | "/v1/resume"
+        "/v1/status" | "/v1/metrics" | "/v1/events" | "/v1/erase" | "/v1/pause" | "/v1/resume"
         | "/v1/retry-now" | "/v1/reload" => Err(not_allowed(&path, &method)),
         _ if post && dropped_queue(&path).is_some() => {
             let name = dropped_queue(&path).unwrap_or_default();

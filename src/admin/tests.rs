@@ -75,12 +75,15 @@ impl Host {
         let intake = Arc::new(Intake::new(spool.clone(), integrations));
         let (report, reported) = watch::channel(Report::default());
         let lanes = vec![Lane { id: lane, report: reported, control: watch::Sender::default() }];
+        let (meter, pace) = (Arc::default(), SharedPace::new(0.0));
         let delivered = vec![Delivered {
             name: "uk".into(),
             rules: Rules::new(Preset::Retail, Vec::new()),
             settings: settings("https://x/"),
             lanes,
             ledger: None,
+            meter,
+            pace,
         }];
         let counters = Arc::new(Counters::default());
         let (reloads, mut asked) = mpsc::channel::<Ask>(1);
@@ -402,5 +405,32 @@ async fn further_operators_wait_and_are_served_then() {
     assert!(early.is_err(), "served beyond the limit");
     drop(idle);
     assert_eq!(asked.await["quarantined"], 0);
+    host.stop().await;
+}
+
+/// A scraper gets the format that it reads, by its `Accept`, and is told which.
+#[tokio::test]
+async fn metrics_are_told_in_the_format_that_was_asked_for() {
+    let host = Host::start().await;
+    let (status, body) = host.ask(Method::GET, "/v1/metrics", "").await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body.contains("pillarbox_up 1\n") && body.ends_with("# EOF\n"), "{body}");
+    assert_eq!(host.ask(Method::POST, "/v1/metrics", "").await.0, 405);
+    let stream = UnixStream::connect(host.folder.path().join("admin.sock")).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (accept, content_type) in [
+        ("*/*", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("text/plain", "text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let request = Request::get("/v1/metrics").header("host", "x").header("accept", accept);
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.headers()["content-type"], content_type);
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.ends_with(b"# EOF\n"), accept == "*/*");
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
     host.stop().await;
 }

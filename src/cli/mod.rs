@@ -10,6 +10,7 @@ mod events;
 mod explain;
 mod integration;
 mod map;
+mod metrics;
 mod quarantine;
 mod reload;
 mod run;
@@ -74,6 +75,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox status\n  pillarbox status --json | jq '.integrations[].lane.queued_records'"
     )]
     Status(status::Status),
+    /// Print the figures for a monitoring system, or write them to a file for the node exporter
+    #[command(
+        after_help = "Examples:\n  pillarbox metrics\n  pillarbox metrics --output /var/lib/prometheus/node-exporter/pillarbox.prom\n\nWith --output the file is replaced whole or not at all. When the daemon cannot be reached it says pillarbox_up 0, and the\nexit code is 69."
+    )]
+    Metrics(metrics::Metrics),
     /// List, show, retry, drop or export what was set aside
     #[command(
         after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
@@ -266,6 +272,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Send(send) => send::run(&send).await,
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
+        Command::Metrics(metrics) => metrics::run(&metrics).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
         Command::Pause(control) => {
             control::run(&control, "pause", "paused; events are taken, nothing is sent").await

@@ -6,6 +6,7 @@
 //! - The lanes of an integration that is no longer configured keep what they hold, and nobody delivers it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,9 @@ use super::layout::{Layout, goes_before};
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
-use crate::forward::{self, Control, HttpUpstream, Report, RunError, poll};
+use crate::forward::{
+    self, Control, HttpUpstream, Meter, Metered, Report, RunError, SharedPace, poll,
+};
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
 
@@ -26,6 +29,10 @@ pub(super) struct Fleet {
     running: BTreeMap<String, Running>,
     /// Integrations that an operator has paused, as of the last change of the fleet.
     paused: BTreeSet<String>,
+    /// What became of the pushes of each integration, over all its forwarders since the start.
+    meters: BTreeMap<String, Arc<Meter>>,
+    /// What was last told of the forwarders that have ended: their successors count on.
+    told: BTreeMap<LaneId, watch::Receiver<Report>>,
     /// Where a forwarder that cannot go on says so.
     failures: mpsc::Sender<anyhow::Error>,
 }
@@ -39,6 +46,9 @@ struct Running {
     forwarders: Vec<Forwarder>,
     /// Who reads the ledger, where that is asked for.
     poller: Option<Poller>,
+    meter: Arc<Meter>,
+    /// That of its forwarders: what is configured anew has another.
+    pace: SharedPace,
 }
 
 /// Who reads the ledger of an integration.
@@ -68,7 +78,9 @@ struct Ready {
 impl Fleet {
     /// A fleet without integrations.
     pub(super) fn new(spool: Spool, failures: mpsc::Sender<anyhow::Error>) -> Fleet {
-        Fleet { spool, running: BTreeMap::new(), paused: BTreeSet::new(), failures }
+        let (running, paused) = (BTreeMap::new(), BTreeSet::new());
+        let (meters, told) = (BTreeMap::new(), BTreeMap::new());
+        Fleet { spool, running, paused, meters, told, failures }
     }
 
     /// Brings the fleet in line with `wanted`. `feed` is told where events go from now on, before any forwarder ends.
@@ -110,7 +122,10 @@ impl Fleet {
         feed(lanes_of.collect());
         let begun_anew = ready.iter().map(|ready| &ready.configured.name);
         let ending = done.removed.iter().chain(begun_anew);
-        stop(ending.filter_map(|name| self.running.remove(name)).collect()).await;
+        let ending: Vec<Running> = ending.filter_map(|name| self.running.remove(name)).collect();
+        let forwarders = ending.iter().flat_map(|running| &running.forwarders);
+        self.told.extend(forwarders.map(|known| (known.lane, known.report.clone())));
+        stop(ending).await;
         for configured in wanted {
             if let Some(running) = self.running.get_mut(&configured.name) {
                 running.configured = configured.clone();
@@ -142,6 +157,8 @@ impl Fleet {
                     })
                     .collect(),
                 ledger: running.poller.as_ref().map(|poller| poller.report.clone()),
+                meter: running.meter.clone(),
+                pace: running.pace.clone(),
             })
             .collect()
     }
@@ -179,13 +196,15 @@ impl Fleet {
         ingest::Integration { name, lanes, scope, rules: configured.rules() }
     }
 
-    fn start(&self, ready: Ready) -> Running {
+    fn start(&mut self, ready: Ready) -> Running {
         let Ready { configured, lanes, upstream } = ready;
+        let meter = self.meters.entry(configured.name.clone()).or_default().clone();
+        let metered = Metered::new(upstream.clone(), meter.clone());
         let all = self.lanes(&configured.name);
         let forwarders = all.iter().map(|(lane, number)| {
             let earlier = all.iter().filter(|(_, other)| goes_before(*other, *number));
             let waits_for = earlier.map(|(lane, _)| *lane).collect();
-            self.forwarder(&configured, *lane, waits_for, upstream.clone())
+            self.forwarder(&configured, *lane, waits_for, metered.clone())
         });
         let forwarders = forwarders.collect();
         let poller = (!configured.forward.poll_errors.is_zero()).then(|| {
@@ -202,7 +221,8 @@ impl Fleet {
             let task = self.watched(what, control.subscribe(), run);
             Poller { report, control, task }
         });
-        Running { configured, lanes, forwarders, poller }
+        let pace = configured.forward.pace.clone();
+        Running { configured, lanes, forwarders, poller, meter, pace }
     }
 
     /// Starts the forwarder of `lane`, which begins once the lanes in `waits_for` are empty.
@@ -211,11 +231,12 @@ impl Fleet {
         configured: &Integration,
         lane: LaneId,
         waits_for: Vec<LaneId>,
-        upstream: HttpUpstream,
+        upstream: Metered<HttpUpstream>,
     ) -> Forwarder {
         let paused = self.paused.contains(&configured.name);
         let (control, mut controlled) = watch::channel(Control { paused, ..Control::default() });
-        let (reports, report) = watch::channel(Report::default());
+        let earlier = self.told.get(&lane).map(|told| Report::after(&told.borrow()));
+        let (reports, report) = watch::channel(earlier.unwrap_or_default());
         let (spool, settings) = (self.spool.clone(), configured.forward.clone());
         let name = configured.name.clone();
         let run = async move {

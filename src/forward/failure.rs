@@ -36,6 +36,27 @@ pub enum PushError {
     Other(String),
 }
 
+impl PushError {
+    /// Every [`PushError::reason`].
+    pub const REASONS: [&'static str; 8] =
+        ["timeout", "dns", "connect", "tls", "proxy", "closed", "not_http", "other"];
+
+    /// A short, stable code for counters.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            PushError::Timeout(_) => "timeout",
+            PushError::Dns(_) => "dns",
+            PushError::Connect(_) => "connect",
+            PushError::Tls(_) => "tls",
+            PushError::Proxy(_) => "proxy",
+            PushError::Closed(_) => "closed",
+            PushError::NotHttp(_) => "not_http",
+            PushError::Other(_) => "other",
+        }
+    }
+}
+
 #[cfg(test)]
 impl PushError {
     /// One of each.

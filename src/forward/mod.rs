@@ -10,6 +10,7 @@
 //! | `batch` (PURE) | cuts the next push, makes its body |
 //! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
 //! | `poll`, `ledger` (PURE) | what was rejected after its 202 |
+//! | `meter` | what became of the pushes, counted |
 //! | `settings` | how one integration is delivered |
 //! | `way` (PURE) | the proxy, and the authorities that are trusted |
 //! | `verdict` (PURE) | what an attempt means |
@@ -30,6 +31,7 @@ pub mod batch;
 pub mod failure;
 pub mod isolate;
 pub mod ledger;
+mod meter;
 pub mod pace;
 pub mod plan;
 pub mod poll;
@@ -49,6 +51,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::failure::PushError;
+pub use self::meter::{Meter, Metered, Pushes};
 pub use self::push::{Answer, HttpUpstream, Upstream};
 pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;

@@ -32,6 +32,35 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [State; 9] = [
+        State::Idle,
+        State::Pushing,
+        State::Isolating,
+        State::Retrying,
+        State::Paused,
+        State::Unauthorized,
+        State::Held,
+        State::Storm,
+        State::Damaged,
+    ];
+
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Idle => "idle",
+            State::Pushing => "pushing",
+            State::Isolating => "isolating",
+            State::Retrying => "retrying",
+            State::Paused => "paused",
+            State::Unauthorized => "unauthorized",
+            State::Held => "held",
+            State::Storm => "storm",
+            State::Damaged => "damaged",
+        }
+    }
+
     /// How much an operator should care, in the order of their declaration.
     fn trouble(self) -> u8 {
         self as u8
@@ -64,6 +93,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// What is told at first of a forwarder whose lane had an `earlier` one: the counts go on.
+    #[must_use]
+    pub fn after(earlier: &Report) -> Report {
+        Report {
+            last_delivery_at: earlier.last_delivery_at,
+            pushes: earlier.pushes,
+            pushes_delivered: earlier.pushes_delivered,
+            pushes_retried: earlier.pushes_retried,
+            records_rejected: earlier.records_rejected,
+            ..Report::default()
+        }
+    }
+
     /// Nothing is queued. `true` when that is news.
     pub(super) fn idle(&mut self) -> bool {
         let news = (self.state, self.next_try_at) != (State::Idle, None) || !self.cause.is_empty();
@@ -141,5 +183,40 @@ impl Report {
         self.state = State::Damaged;
         self.cause = cause;
         self.next_try_at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_written_as_it_is_serialized() {
+        for (index, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+            assert_eq!(usize::from(state.trouble()), index);
+        }
+    }
+
+    #[test]
+    fn the_counts_of_a_lane_outlive_its_forwarder_and_its_trouble_does_not() {
+        let earlier = Report {
+            state: State::Held,
+            cause: "404".into(),
+            failures: 3,
+            next_try_at: Some(UnixMillis(9)),
+            last_status: Some(404),
+            last_delivery_at: Some(UnixMillis(7)),
+            pushes: 6,
+            pushes_delivered: 3,
+            pushes_retried: 2,
+            records_rejected: 1,
+        };
+        let after = Report::after(&earlier);
+        assert_eq!((after.state, after.cause.as_str(), after.failures), (State::Idle, "", 0));
+        assert_eq!((after.next_try_at, after.last_status), (None, None));
+        let counts = (after.pushes, after.pushes_delivered, after.pushes_retried);
+        assert_eq!((counts, after.records_rejected), ((6, 3, 2), 1));
+        assert_eq!(after.last_delivery_at, Some(UnixMillis(7)));
     }
 }

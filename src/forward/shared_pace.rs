@@ -35,6 +35,12 @@ impl SharedPace {
         self.pushes_per_second_max
     }
 
+    /// The least time between two pushes as it stands.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.lock().pace.interval()
+    }
+
     /// Takes the turn of the next push, which must begin now; or says how long to wait before asking again.
     pub(super) fn turn(&self) -> Result<(), Duration> {
         let mut kept = self.lock();
@@ -85,6 +91,7 @@ mod tests {
         assert!(spent >= fair && spent < fair + Duration::from_millis(200), "{spent:?}");
         pace.change(Pace::slow_down);
         assert!(pace.turn().unwrap_err() > Duration::from_millis(490));
+        assert_eq!(pace.interval(), Duration::from_millis(500));
         assert!(SharedPace::new(0.0).turn().is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! What went through the socket since the daemon started.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: Mutex<Counts>,
+    /// Producers' connections that are open.
+    connections: AtomicU64,
 }
 
 impl Counters {
@@ -58,6 +61,22 @@ impl Counters {
     pub fn refused(&self, refusal: &Refusal) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         add(&mut counts.requests_refused, refusal.code);
+    }
+
+    /// Counts a connection that was opened.
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that has ended.
+    pub(super) fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Producers' connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The counts as they stand.

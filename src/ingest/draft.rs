@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::intake::Integration;
+use super::intake::Fed;
+use super::tally::{Ending, Tally};
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{BatchItem, Event, Kind};
@@ -32,11 +33,13 @@ pub(super) struct Draft<'a> {
     pub(super) events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
     pub(super) identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
-    pub(super) integrations: &'a [Integration],
+    pub(super) integrations: &'a [Fed],
     /// The categories of consent that some integration asks for.
     pub(super) asked: BTreeSet<&'a str>,
     /// The one `@type` of all records that are made here.
     pub(super) record_type: Arc<str>,
+    /// How each event ended for each integration that it was mapped for.
+    pub(super) endings: Vec<(&'a Tally, Ending)>,
     pub(super) received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
@@ -54,7 +57,7 @@ pub(super) enum Planned {
 impl<'a> Draft<'a> {
     /// An empty draft of about `events` events, whose people are known by `identities`.
     pub(super) fn new(
-        integrations: &'a [Integration],
+        integrations: &'a [Fed],
         identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
         received: UnixMillis,
         events: usize,
@@ -66,6 +69,7 @@ impl<'a> Draft<'a> {
             events: Vec::with_capacity(events),
             identities,
             integrations,
+            endings: Vec::new(),
             asked: asked.map(String::as_str).collect(),
             record_type: Arc::from(CUSTOM_EVENT),
             received,
@@ -126,6 +130,7 @@ impl<'a> Draft<'a> {
             let fresh_id = || fresh.get_or_init(fresh_id).clone();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
+                    self.endings.push((&integration.tally, Ending::Item(self.append.items.len())));
                     if record.event_type_truncated {
                         self.truncated.push((self.append.items.len(), integration.name.clone()));
                     }
@@ -142,7 +147,10 @@ impl<'a> Draft<'a> {
                         },
                     });
                 }
-                mapping::Outcome::Dropped(reason) => dropped = reason.code(),
+                mapping::Outcome::Dropped(reason) => {
+                    self.endings.push((&integration.tally, Ending::Dropped(reason)));
+                    dropped = reason.code();
+                }
                 mapping::Outcome::Refused { reason, detail } => {
                     refused.push((integration, reason, detail));
                 }
@@ -151,6 +159,9 @@ impl<'a> Draft<'a> {
         }
         let records = self.append.items.len() - first;
         if records == 0 {
+            // In a batch the event itself becomes the next item, for the quarantine.
+            let set_aside = Ending::Quarantined(self.append.items.len());
+            self.endings.extend(refused.iter().map(|(fed, ..)| (&*fed.tally, set_aside)));
             if let Some((_, reason, detail)) = refused.into_iter().next() {
                 return Some((reason.to_owned(), detail));
             }
@@ -160,14 +171,10 @@ impl<'a> Draft<'a> {
         for (integration, reason, detail) in refused {
             let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
             let kind = event.kind.as_str().to_owned();
-            let item = self.quarantine(
-                once,
-                kind,
-                Some(integration.name.clone()),
-                reason,
-                &detail,
-                &body(),
-            );
+            let set_aside = Ending::Quarantined(self.append.items.len());
+            self.endings.push((&integration.tally, set_aside));
+            let name = Some(integration.name.clone());
+            let item = self.quarantine(once, kind, name, reason, &detail, &body());
             self.append.items.push(item);
         }
         let count = self.append.items.len() - first;

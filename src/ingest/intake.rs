@@ -1,12 +1,14 @@
 //! One body: events → records → one append → the answer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::{Fate, Outcome, Refusal, Taken};
 use super::draft::{Draft, Planned, identity_keys};
 use super::push;
+use super::tally::{Tallied, Tallies, Tally};
 use crate::clock::UnixMillis;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
@@ -43,11 +45,27 @@ impl Integration {
     }
 }
 
+/// An integration with the counts of what it is fed.
+#[derive(Debug)]
+pub(super) struct Fed {
+    integration: Integration,
+    pub(super) tally: Arc<Tally>,
+}
+
+impl Deref for Fed {
+    type Target = Integration;
+
+    fn deref(&self) -> &Integration {
+        &self.integration
+    }
+}
+
 /// Turns bodies into appends.
 #[derive(Debug)]
 pub struct Intake {
     spool: Spool,
-    integrations: RwLock<Arc<[Integration]>>,
+    integrations: RwLock<Arc<[Fed]>>,
+    tallies: Tallies,
 }
 
 /// Why an event of the quarantine was not taken in again. It stays where it was.
@@ -65,20 +83,34 @@ impl Intake {
     /// An intake for `integrations`.
     #[must_use]
     pub fn new(spool: Spool, integrations: Vec<Integration>) -> Intake {
-        Intake { spool, integrations: RwLock::new(integrations.into()) }
+        let nobody = RwLock::new(Vec::new().into());
+        let intake = Intake { spool, integrations: nobody, tallies: Tallies::default() };
+        intake.feed(integrations);
+        intake
     }
 
     /// Feeds other integrations from now on; requests under way end with those they began with.
     pub fn feed(&self, integrations: Vec<Integration>) {
-        *self.integrations.write().unwrap_or_else(PoisonError::into_inner) = integrations.into();
+        let fed = integrations.into_iter().map(|integration| {
+            let tally = self.tallies.of(&integration.name);
+            Fed { integration, tally }
+        });
+        let fed = fed.collect();
+        *self.integrations.write().unwrap_or_else(PoisonError::into_inner) = fed;
     }
 
-    fn integrations(&self) -> Arc<[Integration]> {
+    /// What became of events, by integration. What an operator takes in again from the quarantine is not counted twice.
+    #[must_use]
+    pub fn tallied(&self) -> BTreeMap<String, Tallied> {
+        self.tallies.read()
+    }
+
+    fn integrations(&self) -> Arc<[Fed]> {
         self.integrations.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Those that are fed: at least one. Without any, each event would end nowhere (Promise 6).
-    fn fed(&self) -> Result<Arc<[Integration]>, Refusal> {
+    fn fed(&self) -> Result<Arc<[Fed]>, Refusal> {
         let integrations = self.integrations();
         if integrations.is_empty() {
             let message = "no integration is configured: `pillarbox integration add` makes one";
@@ -152,8 +184,8 @@ impl Intake {
     pub async fn push(&self, body: &[u8], integration: Option<&str>) -> Result<usize, Refusal> {
         let push = push::read(body)?;
         let integrations = self.fed()?;
-        let asked = |known: &&Integration| integration.is_none_or(|name| known.name == name);
-        let asked: Vec<&Integration> = integrations.iter().filter(asked).collect();
+        let asked = |known: &&Fed| integration.is_none_or(|name| known.name == name);
+        let asked: Vec<&Fed> = integrations.iter().filter(asked).collect();
         if asked.is_empty() {
             let name = integration.unwrap_or_default();
             let message = format!(
@@ -175,6 +207,9 @@ impl Intake {
             }));
         }
         self.spool.append(append).await?;
+        for integration in asked {
+            integration.tally.pushed(push.records.len());
+        }
         Ok(push.records.len())
     }
 
@@ -232,7 +267,7 @@ impl Intake {
     /// An empty draft of about `events` events, which knows the identities of `keys`.
     async fn draft<'a>(
         &self,
-        integrations: &'a [Integration],
+        integrations: &'a [Fed],
         keys: HashSet<IdentityKey<'a>>,
         received: UnixMillis,
         events: usize,
@@ -246,11 +281,14 @@ impl Intake {
 
     /// Appends the draft and says what became of each event.
     async fn commit(&self, draft: Draft<'_>) -> Result<Taken, Refusal> {
-        let Draft { append, events, truncated, .. } = draft;
+        let Draft { append, events, truncated, endings, .. } = draft;
         let nothing =
             append.items.is_empty() && append.identities.is_empty() && append.consents.is_empty();
         let duplicates =
             if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
+        for (tally, ending) in endings {
+            tally.count(ending, &duplicates);
+        }
         let mut taken = Taken::new();
         let stored =
             truncated.into_iter().filter(|(item, _)| duplicates.binary_search(item).is_err());

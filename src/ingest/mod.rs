@@ -21,6 +21,7 @@ mod intake;
 pub(crate) mod push;
 mod routes;
 mod service;
+mod tally;
 mod write_key;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
 pub use self::intake::{Intake, Integration, ReplayError};
 pub use self::service::{Service, serve, serve_network};
+pub use self::tally::Tallied;
 pub use self::write_key::WriteKeys;
 
 /// What one request and one connection may take.

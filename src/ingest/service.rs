@@ -37,10 +37,8 @@ const OMETRIA_KEY: &str = "x-ometria-auth";
 /// Serves the producers of a Unix socket until `shutdown`, then lets their requests finish.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let limits = service.connection_limits();
-    let answer = move |request| {
-        let service = service.clone();
-        async move { service.answer(request, None).await }
-    };
+    let connection = Connection { service, keys: None, counted: false };
+    let answer = move |request| connection.answer(request);
     socket::serve(listener, limits, shutdown, answer).await;
 }
 
@@ -52,11 +50,41 @@ pub async fn serve_network(
     shutdown: watch::Receiver<bool>,
 ) {
     let limits = service.connection_limits();
-    let answer = move |request| {
-        let (service, keys) = (service.clone(), keys.clone());
-        async move { service.answer(request, Some(&keys)).await }
-    };
+    let connection = Connection { service, keys: Some(keys), counted: false };
+    let answer = move |request| connection.answer(request);
     socket::serve(listener, limits, shutdown, answer).await;
+}
+
+/// What answers one connection. [`socket::serve`] clones it once for each and drops it with it: so the open ones are counted.
+struct Connection {
+    service: Arc<Service>,
+    keys: Option<Arc<WriteKeys>>,
+    counted: bool,
+}
+
+impl Connection {
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<> {
+        let (service, keys) = (self.service.clone(), self.keys.clone());
+        async move { service.answer(request, keys.as_deref()).await }
+    }
+}
+
+impl Clone for Connection {
+    fn clone(&self) -> Connection {
+        self.service.counters.connected();
+        Connection { service: self.service.clone(), keys: self.keys.clone(), counted: true }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.counted {
+            self.service.counters.disconnected();
+        }
+    }
 }
 
 /// Answers requests; shared by all connections.

@@ -80,6 +80,10 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [DropReason; 3] =
+        [DropReason::NoMapping, DropReason::Disabled, DropReason::Consent];
+
     /// The stable code in answers and counters.
     #[must_use]
     pub fn code(self) -> &'static str {

@@ -20,6 +20,7 @@
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
 //! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
 //! | `shared`, `identity` | what handles and committer share |
+//! | `figures` | what is counted of the whole |
 //! | `people` | what is remembered of people, and which records must not be sent |
 //! | `opening` | what is found on disk, checked and brought together |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
@@ -35,6 +36,7 @@ pub mod durable;
 mod entry;
 mod erasure;
 mod error;
+mod figures;
 mod generation;
 mod identity;
 mod log;
@@ -63,6 +65,7 @@ pub use self::entry::{
     Settlement,
 };
 pub use self::error::{AppendError, OpenError, ReadError};
+pub use self::figures::Figures;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::log::frame;
@@ -139,11 +142,10 @@ impl Spool {
         let lock = Arc::new(generation::lock(&directory)?);
         let Recovered { path, store, log, lanes, windows, quarantine, remembered, erases, noted } =
             Recovered::of(&options)?;
-        let (entries, bytes, newest) = quarantine;
+        let newest_set_aside = quarantine.2;
         let (log, last, active) = (log.log, log.last, log.active);
         let cache = Cache::new(remembered.newest, erases, options.identities_max);
-        let size = (entries, bytes);
-        let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, size));
+        let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, quarantine));
         let prepared = Prepared::default();
         let threads = generation::failed("start the threads of", &directory);
         let failing = shared.clone();
@@ -153,7 +155,7 @@ impl Spool {
         });
         let (keeper, syncer) = started.map_err(threads)?;
         let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
-        let found = (lanes, windows, newest, remembered);
+        let found = (lanes, windows, newest_set_aside, remembered);
         let committer = Committer::new(shared.clone(), writer, keeper, found);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
@@ -339,19 +341,7 @@ impl Spool {
                 break (counted, held, oldest_at?);
             }
         };
-        let tallies = counted.tallies;
-        Ok(LaneStats {
-            newest: counted.newest,
-            cursor: tallies.cursor().0,
-            queued_records: counted.newest - tallies.settled(),
-            queued_bytes: counted.bytes.saturating_sub(tallies.bytes),
-            oldest_at,
-            delivered: tallies.delivered,
-            quarantined: tallies.quarantined,
-            withheld: tallies.withheld,
-            erased: tallies.erased,
-            held,
-        })
+        Ok(figures::stats(&counted, held, oldest_at))
     }
 
     /// Whether an append of one record would be refused now, and why: the health of the daemon.

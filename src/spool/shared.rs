@@ -12,11 +12,13 @@ use tokio::sync::watch;
 use super::Options;
 use super::entry::LaneId;
 use super::error::AppendError;
+use super::figures::COMMIT_BOUNDS;
 use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use crate::clock;
+use crate::histogram::Histogram;
 
 /// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
@@ -37,6 +39,10 @@ pub(super) struct Shared {
     lanes: RwLock<BTreeMap<LaneId, Arc<LaneView>>>,
     quarantine_entries: AtomicU64,
     quarantine_bytes: AtomicU64,
+    /// Entries that were ever added: their numbers have no gaps.
+    quarantine_added: AtomicU64,
+    /// How long commits take that somebody waits for.
+    pub(super) commits: Histogram,
     /// The last group found no room in the log.
     pub(super) without_room: AtomicBool,
     failure: watch::Sender<Option<String>>,
@@ -125,7 +131,7 @@ impl Shared {
         log: Log,
         identities: Cache,
         lanes: &[LaneOnDisk],
-        (entries, bytes): (u64, u64),
+        (entries, bytes, newest): (u64, u64, u64),
     ) -> Shared {
         let lanes = lanes.iter().map(|disk| (disk.lane, Arc::new(LaneView::new(disk)))).collect();
         Shared {
@@ -137,6 +143,8 @@ impl Shared {
             lanes: RwLock::new(lanes),
             quarantine_entries: AtomicU64::new(entries),
             quarantine_bytes: AtomicU64::new(bytes),
+            quarantine_added: AtomicU64::new(newest),
+            commits: Histogram::new(&COMMIT_BOUNDS),
             without_room: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             committing: Watched::default(),
@@ -193,10 +201,8 @@ impl Shared {
     /// Refuses when the disk is low (Promise 7).
     pub(super) fn disk_low(&self) -> Result<(), AppendError> {
         let min = self.options.free_disk_min_bytes;
-        match rustix::fs::statvfs(&self.options.directory) {
-            Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < min => {
-                Err(AppendError::DiskLow { free: disk.f_bavail.saturating_mul(disk.f_frsize), min })
-            }
+        match self.free_bytes() {
+            Ok(free) if free < min => Err(AppendError::DiskLow { free, min }),
             Ok(_) => Ok(()),
             Err(errno) => {
                 tracing::warn!(error = %errno, "the free disk space cannot be read: the append is tried all the same");
@@ -216,8 +222,13 @@ impl Shared {
     /// Whether `bytes` more leave on the disk what must stay free.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         let wanted = bytes.saturating_add(self.options.free_disk_min_bytes);
-        rustix::fs::statvfs(&self.options.directory)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= wanted)
+        self.free_bytes().is_ok_and(|free| free >= wanted)
+    }
+
+    /// What the disk has free for this process.
+    pub(super) fn free_bytes(&self) -> rustix::io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.options.directory)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Entries and stored bytes of the quarantine.
@@ -228,8 +239,14 @@ impl Shared {
         )
     }
 
+    /// Entries that were ever added.
+    pub(super) fn quarantine_added(&self) -> u64 {
+        self.quarantine_added.load(Ordering::Acquire)
+    }
+
     /// Counts an entry that was added.
     pub(super) fn quarantine_grew(&self, bytes: u64) {
+        self.quarantine_added.fetch_add(1, Ordering::AcqRel);
         self.quarantine_entries.fetch_add(1, Ordering::AcqRel);
         self.quarantine_bytes.fetch_add(bytes, Ordering::AcqRel);
     }

@@ -138,6 +138,7 @@ impl Committer {
 
     /// One group, from requests to answers.
     fn commit(&mut self, works: Vec<Work>, last: bool) {
+        let begun = Instant::now();
         let flush_now = last || self.flush_due.is_some_and(|due| due <= Instant::now());
         let written = self.guarded(|committer| {
             for work in works {
@@ -154,7 +155,12 @@ impl Committer {
         let mut group = mem::take(&mut self.group);
         self.moved |= group.settled;
         match written {
-            Ok(()) => self.publish(&mut group),
+            Ok(()) => {
+                self.publish(&mut group);
+                if group.flush != Flush::After {
+                    self.shared.commits.record(begun.elapsed());
+                }
+            }
             Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
         }
         kill_point::pass("applied");
