@@ -35,10 +35,11 @@
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
-//! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 |
+//! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 and in the web console |
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
+//! | `readable` | pure | numbers, ages and JSON as people read them |
 //! | [`simulator`] | | the stand-in for Ometria |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
@@ -54,6 +55,7 @@ pub mod fuzzing;
 pub mod ingest;
 mod kill_point;
 pub mod mapping;
+mod readable;
 pub mod simulator;
 pub mod socket;
 pub mod spool;

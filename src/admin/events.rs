@@ -56,6 +56,30 @@ pub(super) async fn find(service: &Service, query: &EventQuery) -> Result<Events
     Ok(found)
 }
 
+/// The record `seq` of a lane, if it is queued or kept.
+///
+/// # Errors
+/// See [`ReadError`].
+pub(super) async fn one(
+    service: &Service,
+    id: LaneId,
+    seq: u64,
+) -> Result<Option<EventFound>, ReadError> {
+    let spool = service.spool();
+    let Some((_, integration, _)) = spool.lanes().into_iter().find(|(known, ..)| *known == id)
+    else {
+        return Ok(None);
+    };
+    let (cursor, newest) = (spool.cursor(id).0, *spool.newest(id).borrow());
+    if seq < spool.oldest(id).0 || seq > newest {
+        return Ok(None);
+    }
+    let lane = Lane { id, integration, cursor, newest };
+    let found = page(spool, &lane, seq, seq + 1).await?;
+    // What was settled may have been removed since: then the oldest that is kept comes in its place.
+    Ok(found.into_iter().find(|event| event.seq == seq))
+}
+
 /// From the oldest to the newest.
 fn order(event: &EventFound) -> (UnixMillis, u32, u64) {
     (event.committed_at, event.lane, event.seq)
@@ -216,7 +240,9 @@ fn fits(event: &EventFound, query: &EventQuery) -> bool {
     let email = query.email.as_ref().map(|email| email.trim().to_lowercase());
     let found_email = event.email.as_ref().map(|email| email.trim().to_lowercase());
     let record_type = Some(event.record_type.as_str());
-    is(&query.id, event.id.as_deref())
+    query.since.is_none_or(|since| event.committed_at >= since)
+        && query.until.is_none_or(|until| event.committed_at <= until)
+        && is(&query.id, event.id.as_deref())
         && is(&email, found_email.as_deref())
         && is(&query.state, Some(&event.state))
         && (is(&query.r#type, event.event_type.as_deref()) || is(&query.r#type, record_type))

@@ -1,5 +1,5 @@
-//! The operators' socket: what the daemon knows, and what an operator may do. HTTP/1.1 and JSON over a Unix socket of
-//! mode 0600; the commands use nothing else.
+//! What an operator may know and do: over the operators' socket, HTTP/1.1 and JSON over a Unix socket of mode 0600 (the
+//! commands use nothing else), and in the web [`console`].
 //!
 //! | route | does |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
 //! | `POST /v1/events` | [`protocol::EventQuery`] → [`protocol::EventsFound`]: the event debugger |
+//! | `GET /v1/console` | [`protocol::ConsoleFound`]: how the web console is entered, or 404 |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `POST /v1/integrations/NAME/drop-queue` | removes what is queued for an integration that is no longer configured → [`protocol::Dropped`] |
 //!
@@ -20,6 +21,7 @@
 #[cfg(test)]
 mod tests;
 
+pub mod console;
 mod control;
 mod erase;
 mod events;

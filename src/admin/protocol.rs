@@ -111,6 +111,10 @@ pub struct EventQuery {
     pub r#type: Option<String>,
     /// In this state: `queued`, `delivered`, `quarantined`, `withheld` or `erased`.
     pub state: Option<String>,
+    /// Committed at this moment or later.
+    pub since: Option<UnixMillis>,
+    /// Committed at this moment or earlier.
+    pub until: Option<UnixMillis>,
     /// At most so many, the newest; 50 unless told, 1,000 at most.
     pub limit: Option<usize>,
     /// Look at everything that is kept, instead of the newest 100,000 records of each lane.
@@ -289,6 +293,13 @@ pub struct Kept {
     pub id: QuarantineId,
     /// Why.
     pub message: String,
+}
+
+/// How the web console is entered.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ConsoleFound {
+    /// Its address, with the token behind `#`: who has it may do everything that an operator may.
+    pub url: String,
 }
 
 /// The body of every answer that is no 200.

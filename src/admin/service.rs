@@ -1,15 +1,16 @@
 //! What an operator asks for, answered from the spool, the forwarders' reports and the ingest counters.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 use super::erase::EraseError;
 use super::protocol::{
-    Dropped, Erased, EventQuery, EventsFound, IntegrationStatus, LaneStatus, QuarantineEntry,
-    Released, Reloaded, Selection, Status, Who,
+    ConsoleFound, Dropped, Erased, EventFound, EventQuery, EventsFound, IntegrationStatus,
+    LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
@@ -86,6 +87,8 @@ pub struct Service {
     reloads: mpsc::Sender<ReloadRequest>,
     /// Held by who changes who settles the records of a lane: two at once would be two orders.
     settlers: Mutex<()>,
+    /// The console's address with its token, where there is a console.
+    console: OnceLock<SecretString>,
 }
 
 impl Service {
@@ -99,8 +102,8 @@ impl Service {
         reloads: mpsc::Sender<ReloadRequest>,
     ) -> Service {
         let integrations = RwLock::new(Vec::new().into());
-        let settlers = Mutex::new(());
-        Service { spool, integrations, intake, counters, started_at, reloads, settlers }
+        let (settlers, console) = (Mutex::new(()), OnceLock::new());
+        Service { spool, integrations, intake, counters, started_at, reloads, settlers, console }
     }
 
     /// To be held while forwarders come and go, until [`Service::deliver`] has told of them: no queue is dropped meanwhile.
@@ -291,6 +294,24 @@ impl Service {
             }
         }
         Ok(dropped)
+    }
+
+    /// A console has been opened, which `url` enters. The first one counts.
+    pub(super) fn entered_by(&self, url: SecretString) {
+        self.console.get_or_init(|| url);
+    }
+
+    /// How the console is entered, where there is one.
+    pub(super) fn console(&self) -> Option<ConsoleFound> {
+        self.console.get().map(|url| ConsoleFound { url: url.expose_secret().to_owned() })
+    }
+
+    /// What is known of one record; `None` when it is neither queued nor kept.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn event(&self, lane: LaneId, seq: u64) -> Result<Option<EventFound>, ReadError> {
+        super::events::one(self, lane, seq).await
     }
 
     /// What is known of records: queued ones, and those that are kept.

@@ -95,6 +95,10 @@ async fn route(
     let (get, post) = (method == Method::GET, method == Method::POST);
     match path.as_str() {
         "/v1/status" if get => Ok(json(&service.status().await?)),
+        "/v1/console" if get => {
+            let none = "no web console is configured: add console = \"127.0.0.1:8481\" to [admin] and restart the daemon";
+            service.console().map(|found| json(&found)).ok_or_else(|| not_found(none.to_owned()))
+        }
         "/v1/events" if post => {
             let query = body(request, r#"{} or a filter such as {"id":"…","limit":10}"#).await?;
             Ok(json(&service.events(&query).await?))
@@ -115,7 +119,7 @@ async fn route(
         "/v1/reload" if post => {
             Ok(json(&service.reload().await.map_err(|reason| not_reloaded(&reason))?))
         }
-        "/v1/status" | "/v1/events" | "/v1/erase" | "/v1/pause" | "/v1/resume"
+        "/v1/status" | "/v1/console" | "/v1/events" | "/v1/erase" | "/v1/pause" | "/v1/resume"
         | "/v1/retry-now" | "/v1/reload" => Err(not_allowed(&path, &method)),
         _ if post && dropped_queue(&path).is_some() => {
             let name = dropped_queue(&path).unwrap_or_default();

@@ -57,6 +57,8 @@ pub(super) async fn run(events: &Events) -> Result<(), Failure> {
         email: events.email.clone(),
         r#type: events.event_type.clone(),
         state: events.state.clone(),
+        since: None,
+        until: None,
         limit: usize::try_from(events.limit).ok(),
         all: events.all,
         after: events.follow.then(Default::default),

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod console;
 mod control;
 mod demo;
 mod drop_queue;
@@ -102,6 +103,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox events --email jane.doe@example.com\n  pillarbox events --id abc123\n  pillarbox events --state quarantined --json | jq .push.answer\n  pillarbox events --follow"
     )]
     Events(events::Events),
+    /// Print the address of the web console, with what signs in
+    #[command(
+        after_help = "Examples:\n  xdg-open \"$(pillarbox console)\"\n  ssh -L 8481:127.0.0.1:8481 HOST             from elsewhere, then there: pillarbox console"
+    )]
+    Console(console::Console),
     /// Remove a person from identities, queue and quarantine
     #[command(
         after_help = "Examples:\n  pillarbox erase --email jane.doe@example.com\n  pillarbox erase --user user-123 --json"
@@ -271,6 +277,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Reload(reload) => reload::run(&reload).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
         Command::Events(events) => events::run(&events).await,
+        Command::Console(console) => console::run(&console).await,
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
