@@ -95,8 +95,12 @@ pub(super) fn trouble(known: &IntegrationStatus) -> Option<Trouble> {
         State::Idle | State::Pushing => return None,
     };
     let (_, tone) = state(known);
-    // The title and the steps say it already.
-    let cause = if report.state == State::Paused { String::new() } else { report.cause.clone() };
+    // The title and the steps say it already, with what to do one after the other.
+    let cause = match (report.state, report.last_status) {
+        (State::Paused, _) => String::new(),
+        (State::Unauthorized, Some(status)) => format!("It answers {status} to every push."),
+        _ => report.cause.clone(),
+    };
     Some(Trouble { title, tone, cause, steps: steps.to_vec() })
 }
 

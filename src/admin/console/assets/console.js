@@ -16,7 +16,8 @@ if (token) {
 
 // ── Times as the reader's clock shows them ──
 
-const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const whole = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const short = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 
 function localize(root) {
@@ -24,7 +25,8 @@ function localize(root) {
     const at = new Date(time.dateTime);
     if (!Number.isNaN(at.getTime())) {
       time.title = time.textContent;
-      time.textContent = (time.dataset.local === "time" ? short : whole).format(at);
+      const near = at.toDateString() === new Date().toDateString() ? today : whole;
+      time.textContent = (time.dataset.local === "time" ? short : near).format(at);
     }
   }
 }
