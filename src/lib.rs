@@ -33,6 +33,7 @@
 //! | [`socket`] | shell | Unix sockets: binding, connections and their limits, draining |
 //! | [`event`] | pure | what an event is: bytes → events, one result per event |
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
+//! | [`draft`] | pure | an integration as somebody writes it: settings in order, not checked |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 and in the web console |
@@ -41,6 +42,7 @@
 //! | [`cli`] | | the commands |
 //! | `readable` | pure | numbers, ages and JSON as people read them |
 //! | [`simulator`] | | the stand-in for Ometria |
+//! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
 pub mod admin;
@@ -48,7 +50,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod draft;
 pub mod event;
+mod file;
 pub mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::integration::protocol::DraftFault;
 use crate::clock::UnixMillis;
 use crate::forward::{Report, poll};
 use crate::ingest::Counts;
@@ -309,6 +310,17 @@ pub struct Problem {
     pub code: String,
     /// What is wrong.
     pub message: String,
+    /// Of a draft of an integration: each fault with its place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<DraftFault>,
+}
+
+impl Problem {
+    /// A problem without faults.
+    #[must_use]
+    pub fn new(code: &str, message: String) -> Problem {
+        Problem { code: code.to_owned(), message, faults: Vec::new() }
+    }
 }
 
 #[cfg(test)]

@@ -8,14 +8,17 @@ use serde_json::value::{RawValue, Value};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
 
 use super::erase::EraseError;
+use super::integration::protocol::Integrations;
+use super::integration::{Ask, Drafts};
 use super::protocol::{
     ConsoleFound, Dropped, Erased, EventFound, EventQuery, EventsFound, IntegrationStatus,
     LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
-use crate::forward::{Control, Report, State, poll};
+use crate::forward::{self, Control, Report, State, poll};
 use crate::ingest::{Counters, Intake};
+use crate::mapping::Rules;
 use crate::spool::{
     Append, AppendError, End, LaneId, LaneStats, Origin, QuarantineId, Quarantined, ReadError,
     Settlement, Spool,
@@ -54,8 +57,10 @@ pub enum DropError {
 pub struct Delivered {
     /// Its name.
     pub name: String,
-    /// Where its pushes go.
-    pub endpoint: String,
+    /// What becomes of its events.
+    pub rules: Rules,
+    /// How it is delivered.
+    pub settings: forward::Settings,
     /// Its lanes.
     pub lanes: Vec<Lane>,
     /// What is told of its ledger, where that is read.
@@ -73,9 +78,6 @@ pub struct Lane {
     pub control: watch::Sender<Control>,
 }
 
-/// Asks the daemon to read its configuration again; its answer is for the operator.
-pub type ReloadRequest = oneshot::Sender<Result<Reloaded, String>>;
-
 /// What an operator may ask for.
 #[derive(Debug)]
 pub struct Service {
@@ -84,7 +86,11 @@ pub struct Service {
     intake: Arc<Intake>,
     counters: Arc<Counters>,
     started_at: UnixMillis,
-    reloads: mpsc::Sender<ReloadRequest>,
+    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) drafts: Drafts,
+    pub(super) configured: RwLock<Arc<Integrations>>,
+    /// Held by the one test delivery that is under way.
+    pub(super) testing: Mutex<()>,
     /// Held by who changes who settles the records of a lane: two at once would be two orders.
     settlers: Mutex<()>,
     /// The console's address with its token, where there is a console.
@@ -92,18 +98,29 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service over the parts of a daemon, which takes `reloads`.
+    /// A service over the parts of a daemon, which takes `asks`.
     #[must_use]
     pub fn new(
         spool: Spool,
         intake: Arc<Intake>,
         counters: Arc<Counters>,
         started_at: UnixMillis,
-        reloads: mpsc::Sender<ReloadRequest>,
+        asks: mpsc::Sender<Ask>,
+        drafts: Drafts,
     ) -> Service {
-        let integrations = RwLock::new(Vec::new().into());
-        let (settlers, console) = (Mutex::new(()), OnceLock::new());
-        Service { spool, integrations, intake, counters, started_at, reloads, settlers, console }
+        Service {
+            spool,
+            integrations: RwLock::new(Vec::new().into()),
+            intake,
+            counters,
+            started_at,
+            asks,
+            drafts,
+            configured: RwLock::default(),
+            testing: Mutex::new(()),
+            settlers: Mutex::new(()),
+            console: OnceLock::new(),
+        }
     }
 
     /// To be held while forwarders come and go, until [`Service::deliver`] has told of them: no queue is dropped meanwhile.
@@ -127,7 +144,7 @@ impl Service {
     pub async fn reload(&self) -> Result<Reloaded, String> {
         let (ask, answer) = oneshot::channel();
         let stopping = || "the daemon is stopping".to_owned();
-        self.reloads.send(ask).await.map_err(|_| stopping())?;
+        self.asks.send(Ask::Reload(ask)).await.map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -160,7 +177,7 @@ impl Service {
         }
         let integrations = lanes.into_iter().map(|(name, lanes)| {
             let delivered = configured.iter().find(|known| known.name == name);
-            let endpoint = delivered.map(|known| known.endpoint.clone());
+            let endpoint = delivered.map(|known| known.settings.endpoint.to_string());
             let ledger = delivered.and_then(|known| known.ledger.as_ref());
             let ledger = ledger.map(|report| report.borrow().clone());
             IntegrationStatus { ledger, ..IntegrationStatus::new(name, endpoint, lanes) }

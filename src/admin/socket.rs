@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::control::ControlError;
 use super::erase::EraseError;
+use super::integration;
 use super::protocol::Problem;
 use super::service::{DropError, Service};
 use crate::socket;
@@ -39,14 +40,32 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watc
     socket::serve(listener, limits, shutdown, respond).await;
 }
 
-type Answer = Full<Bytes>;
+pub(super) type Answer = Full<Bytes>;
 
 /// Why a request has no answer of its own.
-struct Refused(StatusCode, &'static str, String);
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) problem: Problem,
+    /// The methods that would be taken, where another was used.
+    pub(super) allowed: Option<&'static str>,
+}
+
+impl Refused {
+    pub(super) fn new(status: StatusCode, code: &str, message: String) -> Refused {
+        Refused { status, problem: Problem::new(code, message), allowed: None }
+    }
+
+    pub(super) fn not_allowed(path: &str, method: &Method, allowed: &'static str) -> Refused {
+        let message = format!("{path} does not take {method}");
+        let allowed = Some(allowed);
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Refused { allowed, ..Refused::new(status, "method_not_allowed", message) }
+    }
+}
 
 impl From<ReadError> for Refused {
     fn from(error: ReadError) -> Refused {
-        Refused(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
     }
 }
 
@@ -55,7 +74,7 @@ impl From<ControlError> for Refused {
         match error {
             ControlError::Unknown(_) => not_found(error.to_string()),
             ControlError::Read(_) | ControlError::Append(_) => {
-                Refused(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", error.to_string())
             }
         }
     }
@@ -67,7 +86,7 @@ impl From<EraseError> for Refused {
         match error {
             EraseError::Nobody => bad(message),
             EraseError::Read(_) | EraseError::Append(_) | EraseError::Stopped(_) => {
-                Refused(StatusCode::INTERNAL_SERVER_ERROR, "not_erased", message)
+                Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "not_erased", message)
             }
         }
     }
@@ -76,11 +95,11 @@ impl From<EraseError> for Refused {
 async fn answer(service: &Arc<Service>, request: Request<Incoming>) -> Response<Answer> {
     match route(service, request).await {
         Ok(response) => response,
-        Err(Refused(status, code, message)) => {
-            let mut response = json(&Problem { code: code.to_owned(), message });
+        Err(Refused { status, problem, allowed }) => {
+            let mut response = json(&problem);
             *response.status_mut() = status;
-            if status == StatusCode::METHOD_NOT_ALLOWED {
-                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, POST"));
+            if let Some(allowed) = allowed {
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             }
             response
         }
@@ -91,6 +110,10 @@ async fn route(
     service: &Arc<Service>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refused> {
+    let request = match integration::routes::route(service, request).await {
+        Ok(answered) => return answered,
+        Err(request) => request,
+    };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (get, post) = (method == Method::GET, method == Method::POST);
     match path.as_str() {
@@ -129,7 +152,7 @@ async fn route(
                     DropError::Configured => StatusCode::CONFLICT,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                Refused(status, "not_dropped", format!("drop the queue of {name:?}: {error}"))
+                Refused::new(status, "not_dropped", format!("drop the queue of {name:?}: {error}"))
             };
             Ok(json(&service.drop_queue(name).await.map_err(refused)?))
         }
@@ -206,13 +229,16 @@ const NAMED: &str = r#"{} or {"integration":"…"}"#;
 const SELECTION: &str = r#"{"ids":[…]} or {"all":true}"#;
 
 /// The body of a request, which must look like `what`.
-async fn body<T: DeserializeOwned>(request: Request<Incoming>, what: &str) -> Result<T, Refused> {
+pub(super) async fn body<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    what: &str,
+) -> Result<T, Refused> {
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(bad(format!("the body is over {BODY_BYTES_MAX} bytes")));
     }
     let read = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
     let timed_out = || {
-        Refused(
+        Refused::new(
             StatusCode::REQUEST_TIMEOUT,
             "timeout",
             "the body did not arrive in time".to_owned(),
@@ -230,24 +256,23 @@ fn pairs(text: &str) -> HashMap<&str, &str> {
 }
 
 fn bad(message: String) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, "invalid_request", message)
+    Refused::new(StatusCode::BAD_REQUEST, "invalid_request", message)
 }
 
 fn not_reloaded(reason: &str) -> Refused {
     let message = format!("the old configuration stays in force: {reason}");
-    Refused(StatusCode::CONFLICT, "not_reloaded", message)
+    Refused::new(StatusCode::CONFLICT, "not_reloaded", message)
 }
 
 fn not_allowed(path: &str, method: &Method) -> Refused {
-    let message = format!("{path} does not take {method}");
-    Refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    Refused::not_allowed(path, method, "GET, POST")
 }
 
 fn not_found(message: String) -> Refused {
-    Refused(StatusCode::NOT_FOUND, "not_found", message)
+    Refused::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
-fn json<T: Serialize>(value: &T) -> Response<Answer> {
+pub(super) fn json<T: Serialize>(value: &T) -> Response<Answer> {
     typed("application/json", serde_json::to_vec(value).expect("numbers and text always encode"))
 }
 

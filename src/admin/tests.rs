@@ -16,15 +16,32 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::service::PAGE_ENTRIES;
-use super::{Delivered, Lane, ReloadRequest, Service, serve};
+use super::{Ask, Delivered, Drafts, EditError, Lane, Service, serve};
 use crate::clock::UnixMillis;
-use crate::forward::{Report, State};
+use crate::forward::{Report, RetryPolicy, Settings, SharedPace, State, Way};
 use crate::ingest::{Counters, Intake, Integration};
 use crate::mapping::{Preset, Rules};
 use crate::spool::{
     Append, Content, Drive, Item, LaneId, Options, Origin, PersonKeys, QuarantineId, Quarantined,
     Seq, Spool, SyncMode,
 };
+
+fn settings(endpoint: &str) -> Settings {
+    Settings {
+        integration: "uk".into(),
+        endpoint: endpoint.parse().unwrap(),
+        api_key: "k".into(),
+        batch_records_max: 100,
+        linger: Duration::ZERO,
+        timeout: Duration::from_secs(30),
+        retry: RetryPolicy { initial: Duration::from_secs(1), max: Duration::from_secs(1) },
+        storm_limit: 1000,
+        pace: SharedPace::new(0.0),
+        way: Way::default(),
+        consent: Vec::new(),
+        poll_errors: Duration::ZERO,
+    }
+}
 
 /// A spool with one integration, and the socket over it.
 struct Host {
@@ -57,17 +74,25 @@ impl Host {
             vec![Integration { name: "uk".into(), lanes: vec![lane], scope: lane.0, rules }];
         let intake = Arc::new(Intake::new(spool.clone(), integrations));
         let (report, reported) = watch::channel(Report::default());
-        let endpoint = "https://x/".to_owned();
         let lanes = vec![Lane { id: lane, report: reported, control: watch::Sender::default() }];
-        let delivered = vec![Delivered { name: "uk".into(), endpoint, lanes, ledger: None }];
+        let delivered = vec![Delivered {
+            name: "uk".into(),
+            rules: Rules::new(Preset::Retail, Vec::new()),
+            settings: settings("https://x/"),
+            lanes,
+            ledger: None,
+        }];
         let counters = Arc::new(Counters::default());
-        let (reloads, mut asked) = mpsc::channel::<ReloadRequest>(1);
+        let (reloads, mut asked) = mpsc::channel::<Ask>(1);
         tokio::spawn(async move {
             while let Some(asked) = asked.recv().await {
-                drop(asked.send(Err("line 7 is at fault".to_owned())));
+                if let Ask::Reload(reply) = asked {
+                    drop(reply.send(Err("line 7 is at fault".to_owned())));
+                }
             }
         });
-        let service = Service::new(spool.clone(), intake, counters, UnixMillis(7), reloads);
+        let drafts = Drafts::new(|_, _| Err(EditError::Stopping));
+        let service = Service::new(spool.clone(), intake, counters, UnixMillis(7), reloads, drafts);
         service.deliver(delivered);
         let listener = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
         let (stop, stopped) = watch::channel(false);

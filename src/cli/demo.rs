@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::config::{Admin, Config, Ingest, Integration, LogFormat};
+use crate::config::{Admin, Config, Ingest, Integration, LogFormat, Origin, Source};
 use crate::daemon::Daemon;
 use crate::forward::{RetryPolicy, Settings, SharedPace, Way};
 use crate::ingest::{Limits, WriteKeys};
@@ -115,7 +115,8 @@ pub(super) async fn run() -> anyhow::Result<()> {
         folder.path().display()
     ));
     let mut pushes = ometria.subscribe();
-    let daemon = Daemon::start(config(folder.path(), &endpoint)?).await?;
+    let config = config(folder.path(), &endpoint)?;
+    let daemon = Daemon::start(config, Source::default()).await?;
     say(&format!(
         "{BOLD}1. Events go in{BOLD:#}   POST to {} (each 200 comes after an fdatasync)",
         socket(folder.path()).display()
@@ -281,11 +282,13 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         },
         integrations: vec![Integration {
             name: "demo".to_owned(),
+            origin: Origin::File,
             preset: Preset::Retail,
             events: Vec::new(),
             lanes: 1,
             forward,
         }],
+        set_aside: Vec::new(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `pillarbox map`: what events become and by which rule, without sending them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -8,15 +9,16 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
-use super::explain::{Place, Told};
+use super::explain::{self, Place, Placed};
 use super::show::{self, BOLD, WARN};
 use super::{Configured, Failure};
 use crate::clock::{self, UnixMillis};
 use crate::config;
-use crate::event::object::merge;
 use crate::event::{DEPTH_MAX, Event, Kind, Timestamp, batch, repair};
 use crate::mapping::explain::Note;
-use crate::mapping::{Identity, Preset, Rules, identity_change, identity_keys, map};
+use crate::mapping::told::{Fate, Told};
+use crate::mapping::trial::{Trial, enveloped};
+use crate::mapping::{Preset, Rules};
 
 #[derive(Debug, Args)]
 pub(super) struct Map {
@@ -40,15 +42,18 @@ enum PresetName {
     Default,
 }
 
+/// Outcome and reason.
+type Ending = (Fate, Option<Cow<'static, str>>);
+
 /// The mapping of each integration, and the identities that the input has brought so far.
 struct Mapper {
     integrations: Vec<(String, Rules)>,
-    identities: HashMap<String, Vec<u8>>,
+    trial: Trial,
     json: bool,
     now: UnixMillis,
     events: u64,
     /// By outcome and reason.
-    counts: BTreeMap<(&'static str, Option<&'static str>), u64>,
+    counts: BTreeMap<Ending, u64>,
     notes: BTreeMap<Note, u64>,
     faults: u64,
 }
@@ -70,7 +75,7 @@ pub(super) fn run(args: &Map) -> Result<(), Failure> {
     let input = read(&args.file)?;
     let mut mapper = Mapper {
         integrations,
-        identities: HashMap::new(),
+        trial: Trial::default(),
         json: args.json,
         now: clock::now(),
         events: 0,
@@ -106,68 +111,59 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 impl Mapper {
     /// One document: an event, an array of events, or a batch.
     fn body(&mut self, line: usize, body: &[u8]) {
-        let invalid = |error: &dyn std::fmt::Display| {
-            vec![Told::invalid(Place { line, item: None }, error.to_string())]
-        };
+        let whole = Place { line, item: None };
+        let invalid = |error: &dyn std::fmt::Display| vec![Told::invalid(error.to_string())];
         let text = match repair(body, DEPTH_MAX) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) => return self.tell(invalid(&error)),
+            Ok(text) => text,
+            Err(error) => return self.tell(whole, invalid(&error)),
         };
-        let enveloped = text.starts_with('[') || is_batch(&text);
-        let text = if enveloped { text } else { format!("[{text}]") };
+        let (text, enveloped) = enveloped(&text);
         match batch(&text, self.now) {
             Ok(events) => {
                 for (number, item) in (1..).zip(events.iter()) {
                     let place = Place { line, item: enveloped.then_some(number) };
                     let told = match &item.event {
-                        Ok(event) => self.event(place, event),
-                        Err(error) => vec![Told::invalid(place, error.to_string())],
+                        Ok(event) => self.event(event),
+                        Err(error) => invalid(error),
                     };
-                    self.tell(told);
+                    self.tell(place, told);
                 }
             }
-            Err(error) => self.tell(invalid(&error)),
+            Err(error) => self.tell(whole, invalid(&error)),
         }
     }
 
     /// What becomes of one event in each integration; once for all when it is an identify.
-    fn event(&mut self, place: Place, event: &Event<'_>) -> Vec<Told> {
-        let (user, anonymous) = identity_keys(event);
-        let stored = |key: Option<String>| self.identities.get(&key?).map(Vec::as_slice);
-        let identity = Identity { user: stored(user), anonymous: stored(anonymous) };
+    fn event(&mut self, event: &Event<'_>) -> Vec<Told> {
         let now = Timestamp::from_clock(self.now);
-        let mut told = Vec::new();
-        for (name, rules) in &self.integrations {
-            let fresh_id = || format!("evt_{}", Uuid::now_v7().simple());
-            let outcome = map(event, &identity, rules, fresh_id);
-            told.push(Told::mapped(place, event, name, rules, outcome, now));
-        }
+        let fresh_id = || format!("evt_{}", Uuid::now_v7().simple());
+        let told = self.integrations.iter();
+        let told = told.map(|(name, rules)| self.trial.tell(event, name, rules, now, fresh_id));
+        let mut told: Vec<Told> = told.collect();
         if event.kind == Kind::Identify {
             told.truncate(1);
         }
-        for (key, traits) in identity_change(event) {
-            let merged = merge(self.identities.get(&key).map(Vec::as_slice), &traits);
-            self.identities.insert(key, merged);
-        }
+        self.trial.learn(event);
         told
     }
 
     /// Shows what became of one event.
-    fn tell(&mut self, told: Vec<Told>) {
+    fn tell(&mut self, place: Place, told: Vec<Told>) {
         self.events += 1;
         if let Some(first) = told.first().filter(|_| !self.json) {
-            show::line(&first.heading());
+            show::line(&place.heading(first));
         }
         for told in told {
-            *self.counts.entry((told.outcome, told.reason)).or_default() += 1;
+            *self.counts.entry((told.outcome, told.reason.clone())).or_default() += 1;
             for note in &told.notes {
                 *self.notes.entry(*note).or_default() += 1;
             }
             self.faults += u64::from(told.is_fault());
             if self.json {
-                show::line(&serde_json::to_string(&told).unwrap_or_default());
+                let placed = Placed { place, told: &told };
+                show::line(&serde_json::to_string(&placed).unwrap_or_default());
             } else {
-                show::line(&told.text());
+                show::line(&explain::text(&told));
             }
         }
         if !self.json {
@@ -177,14 +173,13 @@ impl Mapper {
 
     /// All of it in numbers, and the cures of what was noted.
     fn summary(&self) -> String {
-        let count = |(outcome, reason): &(&str, Option<&str>), count: u64| {
-            let outcome = match *outcome {
-                "record" if count == 1 => "record",
-                "record" => "records",
-                "identity" if count != 1 => "identities",
-                outcome => outcome,
+        let count = |(outcome, reason): &Ending, count: u64| {
+            let outcome = match outcome {
+                Fate::Record if count != 1 => "records",
+                Fate::Identity if count != 1 => "identities",
+                outcome => outcome.as_str(),
             };
-            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let reason = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
             format!("{} {outcome}{reason}", show::number(count))
         };
         let counts: Vec<String> =
@@ -197,17 +192,12 @@ impl Mapper {
         )];
         lines.extend(self.notes.iter().map(|(note, count)| {
             let (title, cure, count) = (note.title(), note.cure(), show::number(*count));
-            format!("{WARN}{title}{WARN:#} ({count}): {cure}")
+            let known = match note {
+                Note::NoIdentityEmail => " (whom the daemon knows already, this command does not)",
+                Note::EventTypeTruncated | Note::Old => "",
+            };
+            format!("{WARN}{title}{WARN:#} ({count}): {cure}{known}")
         }));
         lines.join("\n")
     }
-}
-
-fn is_batch(text: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Envelope {
-        #[serde(rename = "batch")]
-        _batch: serde::de::IgnoredAny,
-    }
-    serde_json::from_str::<Envelope>(text).is_ok()
 }

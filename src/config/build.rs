@@ -11,9 +11,9 @@ use hyper::Uri;
 use secrecy::SecretString;
 
 use super::document::{Document, Override};
-use super::faults::{Collector, Faults, Place};
+use super::faults::{Collector, Faults};
 use super::section::Section;
-use super::{Admin, Config, Ingest, Integration, LogFormat, Source};
+use super::{Admin, Config, Ingest, Integration, LogFormat, Origin, Source};
 use crate::forward::push::is_loopback;
 use crate::forward::{RetryPolicy, Settings, SharedPace};
 use crate::ingest::{Limits, WriteKeys};
@@ -31,14 +31,16 @@ const TOKEN_BYTES_MIN: usize = 32;
 /// Letters of an integration's name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Builds the configuration of `text`, the content of the file that `faults` tells of.
+/// Builds the configuration of `text`, the content of the file that `faults` tells of. Integrations named in `elsewhere` are
+/// stored, and no matter of this file.
 pub(super) fn build(
     text: &str,
     overrides: &[Override],
+    elsewhere: &[&str],
     source: &Source,
     mut faults: Collector<'_>,
 ) -> Result<Config, Faults> {
-    let Some(document) = Document::read(text, overrides, &mut faults) else {
+    let Some(document) = Document::read(text, overrides, elsewhere, &mut faults) else {
         return Err(faults.into_faults());
     };
     let state_dir = path(&document.top, "state_dir", &mut faults);
@@ -53,16 +55,15 @@ pub(super) fn build(
     let mut names = HashSet::new();
     let mut integrations = Vec::new();
     for section in &document.integrations {
-        let name = name(section, &mut names, &mut faults);
-        integrations.extend(integration(section, name, source, &mut faults));
-    }
-    if document.integrations.is_empty() {
-        let example =
-            "[[integration]] with name = \"shop\" and api_key_file = \"/etc/pillarbox/shop.key\"";
-        faults.add(&Place::File, format!("no integration is configured: add {example}"));
+        let read = integration(section, source, &mut faults);
+        let name = section.given("name").unwrap_or_default();
+        if is_name(name) && !names.insert(name.to_owned()) {
+            faults.add(&section.place_of("name"), "another integration has this `name`");
+        }
+        integrations.extend(read);
     }
     faults.finish()?;
-    Ok(Config { state_dir, ingest, admin, spool, integrations })
+    Ok(Config { state_dir, ingest, admin, spool, integrations, set_aside: Vec::new() })
 }
 
 /// The two socket paths, whatever else is wrong.
@@ -71,14 +72,16 @@ pub(super) fn sockets(
     overrides: &[Override],
     mut ignored: Collector<'_>,
 ) -> (PathBuf, PathBuf) {
-    let document = Document::read(text, overrides, &mut ignored).unwrap_or_else(Document::empty);
+    let document =
+        Document::read(text, overrides, &[], &mut ignored).unwrap_or_else(Document::empty);
     let ingest = document.ingest.text("socket", &mut ignored);
     (ingest.into(), document.admin.text("socket", &mut ignored).into())
 }
 
 /// See [`super::state_dir`].
 pub(super) fn state_dir(text: &str, overrides: &[Override], mut ignored: Collector<'_>) -> PathBuf {
-    let document = Document::read(text, overrides, &mut ignored).unwrap_or_else(Document::empty);
+    let document =
+        Document::read(text, overrides, &[], &mut ignored).unwrap_or_else(Document::empty);
     document.top.text("state_dir", &mut ignored).into()
 }
 
@@ -192,35 +195,34 @@ fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Opt
     }
 }
 
-/// The name of an integration, which no other of `taken` has.
-fn name(
-    section: &Section,
-    taken: &mut HashSet<String>,
-    faults: &mut Collector<'_>,
-) -> Option<String> {
-    let name = section.text("name", faults);
+/// Whether `name` can be that of an integration.
+pub(super) fn is_name(name: &str) -> bool {
     let legal = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_'
     };
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(legal) {
-        let message = format!(
-            "`name` must be given: lower-case letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}, such as \"shop\""
-        );
-        faults.add(&section.place_of("name"), message);
-        return None;
-    }
-    if !taken.insert(name.clone()) {
-        faults.add(&section.place_of("name"), "another integration has this `name`");
-    }
-    Some(name)
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal)
 }
 
-fn integration(
+/// The name of an integration.
+fn name(section: &Section, faults: &mut Collector<'_>) -> Option<String> {
+    let name = section.text("name", faults);
+    if is_name(&name) {
+        return Some(name);
+    }
+    let message = format!(
+        "`name` must be given: lower-case letters, digits, `-` and `_`, at most {NAME_BYTES_MAX}, such as \"shop\""
+    );
+    faults.add(&section.place_of("name"), message);
+    None
+}
+
+/// Builds one integration; `None` when its faults leave nothing to build.
+pub(super) fn integration(
     section: &Section,
-    name: Option<String>,
     source: &Source,
     faults: &mut Collector<'_>,
 ) -> Option<Integration> {
+    let name = name(section, faults);
     let preset = if section.choice("preset", faults) == "default" {
         Preset::Default
     } else {
@@ -254,7 +256,8 @@ fn integration(
         consent,
         poll_errors,
     };
-    Some(Integration { name, preset, events, lanes, forward })
+    let origin = Origin::File;
+    Some(Integration { name, origin, preset, events, lanes, forward })
 }
 
 fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {

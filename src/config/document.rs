@@ -31,6 +31,20 @@ pub(super) struct Override {
     pub(super) place: Place,
 }
 
+impl Override {
+    /// Whether it is for the integration `name`, as an override may spell it.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        let rest = self.key.strip_prefix("integration.");
+        let named = rest.and_then(|rest| rest.split_once('.')).map(|(named, _)| named);
+        named.is_some_and(|named| named == name || folded(named) == folded(name))
+    }
+}
+
+/// An environment variable often holds neither `-` nor lower-case letters.
+fn folded(name: &str) -> String {
+    name.to_ascii_lowercase().replace('-', "_")
+}
+
 impl Document {
     /// A document that sets nothing.
     #[must_use]
@@ -45,12 +59,13 @@ impl Document {
         }
     }
 
-    /// Reads the file's text and applies `overrides`, later ones over earlier ones. `None` when it is no TOML: nothing
-    /// more can be said of it then.
+    /// Reads the file's text and applies `overrides`, later ones over earlier ones. Those for integrations that are not in it
+    /// and `elsewhere` are left to others. `None` when it is no TOML: nothing more can be said of it then.
     #[must_use]
-    pub(super) fn read(
+    pub(super) fn read<'o>(
         text: &str,
-        overrides: &[Override],
+        overrides: impl IntoIterator<Item = &'o Override>,
+        elsewhere: &[&str],
         faults: &mut Collector<'_>,
     ) -> Option<Document> {
         let mut document = Document::empty();
@@ -63,7 +78,10 @@ impl Document {
             }
         }
         for change in overrides {
-            document.apply(change, faults);
+            let left = elsewhere.iter().any(|name| change.is_for(name));
+            if !left || document.has(change) {
+                document.apply(change, faults);
+            }
         }
         Some(document)
     }
@@ -146,10 +164,13 @@ impl Document {
         section.override_with(name, &change.value, place, faults);
     }
 
-    /// The integration `name`. An environment variable often holds neither `-` nor lower-case letters, so a name that
-    /// differs in these alone is taken too, when it is the only one.
+    /// Whether an override is for an integration in it.
+    fn has(&self, change: &Override) -> bool {
+        self.integrations.iter().any(|known| change.is_for(known.given("name").unwrap_or_default()))
+    }
+
+    /// The integration `name`; one that differs in what [`folded`] folds is taken too, when it is the only one.
     fn integration(&mut self, name: &str) -> Result<&mut Section, String> {
-        let folded = |name: &str| name.to_ascii_lowercase().replace('-', "_");
         let named: Vec<&str> =
             self.integrations.iter().map(|known| known.given("name").unwrap_or_default()).collect();
         let exact = named.iter().position(|known| *known == name);

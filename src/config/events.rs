@@ -232,10 +232,10 @@ fn check_values(table: &Table, target: &str, place: &Place, faults: &mut Collect
 pub(super) fn write(text: &mut String, tables: &[Table]) {
     for table in tables {
         // Writing into a `String` cannot fail.
-        let _ = writeln!(text, "\n[integration.events.{}]", key(&table.name));
+        let _ = writeln!(text, "\n[integration.events.{}]", escaped_text(&table.name));
         let _ = writeln!(text, "enabled = {}", !table.disabled);
         if let Some(event_type) = &table.event_type {
-            let _ = writeln!(text, "event_type = {}", key(event_type));
+            let _ = writeln!(text, "event_type = {}", escaped_text(event_type));
         }
         let unmapped = match table.unmapped {
             Unmapped::Keep => "keep",
@@ -244,25 +244,25 @@ pub(super) fn write(text: &mut String, tables: &[Table]) {
         let _ = writeln!(text, "unmapped = \"{unmapped}\"");
         for (target, source) in &table.properties {
             let source = match source {
-                Source::Path(path) => key(path.as_str()),
+                Source::Path(path) => escaped_text(path.as_str()),
                 Source::Constant(constant) => format!("{{ constant = {} }}", escaped(constant)),
             };
-            let _ = writeln!(text, "properties.{} = {source}", key(target));
+            let _ = writeln!(text, "properties.{} = {source}", escaped_text(target));
         }
         for (target, values) in &table.values {
             let others = values.others.iter().map(|constant| (OTHERS, constant));
             let known = values.known.iter().map(|(seen, constant)| (seen.as_str(), constant));
             let listed: Vec<String> = known
                 .chain(others)
-                .map(|(seen, constant)| format!("{} = {}", key(seen), escaped(constant)))
+                .map(|(seen, constant)| format!("{} = {}", escaped_text(seen), escaped(constant)))
                 .collect();
-            let _ = writeln!(text, "values.{} = {{ {} }}", key(target), listed.join(", "));
+            let _ = writeln!(text, "values.{} = {{ {} }}", escaped_text(target), listed.join(", "));
         }
     }
 }
 
 /// `text` in quotes, as a key or value of TOML: its escapes are those of JSON, and one more.
-fn key(text: &str) -> String {
+pub(super) fn escaped_text(text: &str) -> String {
     escaped(&Constant::text(text))
 }
 

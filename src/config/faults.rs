@@ -86,15 +86,22 @@ impl<'a> Collector<'a> {
     /// The faults, in the order of [`Collector::finish`].
     #[must_use]
     pub(super) fn into_faults(self) -> Faults {
-        let Collector { file, text, mut faults } = self;
+        let (file, text) = (self.file.clone(), self.text);
+        let told = |(place, message)| Fault { place: shown(&place, &file, text), message };
+        Faults(self.into_places().into_iter().map(told).collect())
+    }
+
+    /// The same, with their places as they are.
+    #[must_use]
+    pub(super) fn into_places(self) -> Vec<(Place, String)> {
+        let mut faults = self.faults;
         faults.sort_by_key(|(place, _)| match place {
             Place::File => (0, 0),
             Place::Byte(byte) => (1, *byte),
             Place::Environment(_) => (2, 0),
             Place::Set(_) => (3, 0),
         });
-        let told = |(place, message)| Fault { place: shown(&place, &file, text), message };
-        Faults(faults.into_iter().map(told).collect())
+        faults
     }
 }
 

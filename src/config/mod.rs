@@ -3,7 +3,7 @@
 //! ```text
 //! --set ─────────┐
 //! PILLARBOX__… ──┼─▶ document (sections of raw values with places) ─▶ build (types, bounds, rules between keys) ─▶ Config, or all Faults
-//! file ──────────┘
+//! file ──────────┘                                                             state_dir/integrations/*.toml ─▶ beside them
 //! ```
 //! Precedence: `--set`, environment, file, default. Nothing here prints a key's value: no message quotes the file.
 
@@ -13,6 +13,7 @@ mod events;
 mod faults;
 pub mod keys;
 mod section;
+pub mod stored;
 pub mod units;
 mod way;
 
@@ -31,9 +32,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use self::faults::{Fault, Faults, Place};
+pub use self::stored::{SetAside, Why};
 
 use self::document::Override;
 use self::faults::Collector;
+use crate::draft::Draft;
 use crate::forward::way::Proxy;
 
 /// The configuration file unless another is named.
@@ -65,8 +68,10 @@ pub struct Config {
     pub admin: Admin,
     /// The store.
     pub spool: crate::spool::Options,
-    /// At least one, names unique.
+    /// Those of the file, in its order, then those that are stored. Names unique; there may be none.
     pub integrations: Vec<Integration>,
+    /// Stored ones that are not in force.
+    pub set_aside: Vec<SetAside>,
 }
 
 /// `[ingest]`.
@@ -114,6 +119,8 @@ pub enum LogFormat {
 pub struct Integration {
     /// Unique; letters, digits, `-` and `_`.
     pub name: String,
+    /// Where it stands.
+    pub origin: Origin,
     /// Which events become which records.
     pub preset: crate::mapping::Preset,
     /// What single events become beside or instead of what the preset says.
@@ -124,7 +131,27 @@ pub struct Integration {
     pub forward: crate::forward::Settings,
 }
 
+/// Where an integration stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In the configuration file.
+    File,
+    /// In a file of its own, made at run time: see [`stored`].
+    Stored {
+        /// The file.
+        path: PathBuf,
+        /// What it says, but its secrets.
+        given: Draft,
+    },
+}
+
 impl Integration {
+    /// Every setting in force, defaults included, but the API key and a proxy's user and password.
+    #[must_use]
+    pub fn settings(&self) -> Draft {
+        stored::settings(&self.effective())
+    }
+
     /// What becomes of its events.
     #[must_use]
     pub fn rules(&self) -> crate::mapping::Rules {
@@ -190,14 +217,28 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
         let text = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
         fault(faults::shown(&Place::Byte(valid), file, &text), "not UTF-8".to_owned())
     })?;
-    parse(file, &text, source)
+    let found = stored::all(&state_dir_of(file, &text, source));
+    parse_beside(file, &text, source, found)
 }
 
 /// Reads and checks `text`, the content of `file`, with the overrides of `source`. Opens no file but those of the keys.
 pub(crate) fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
+    parse_beside(file, text, source, Vec::new())
+}
+
+/// The same, with what was found stored.
+fn parse_beside(
+    file: &Path,
+    text: &str,
+    source: &Source,
+    found: Vec<stored::Found>,
+) -> Result<Config, Faults> {
     let mut faults = Collector::new(file, text);
     let overrides = overrides(source, &mut faults);
-    build::build(text, &overrides, source, faults)
+    let elsewhere: Vec<&str> = found.iter().map(|found| found.name()).collect();
+    let mut config = build::build(text, &overrides, &elsewhere, source, faults)?;
+    stored::merge(&mut config, found, &overrides, source);
+    Ok(config)
 }
 
 /// The sockets of a configuration, for commands that only need to reach the daemon: works without the right to read the
@@ -214,9 +255,13 @@ pub fn sockets(source: &Source) -> (PathBuf, PathBuf) {
 #[must_use]
 pub fn state_dir(source: &Source) -> PathBuf {
     let text = std::fs::read_to_string(source.file()).unwrap_or_default();
-    let mut ignored = Collector::new(source.file(), &text);
+    state_dir_of(source.file(), &text, source)
+}
+
+fn state_dir_of(file: &Path, text: &str, source: &Source) -> PathBuf {
+    let mut ignored = Collector::new(file, text);
     let overrides = overrides(source, &mut ignored);
-    build::state_dir(&text, &overrides, ignored)
+    build::state_dir(text, &overrides, ignored)
 }
 
 /// The overrides of a source, in the order in which they apply: environment, then `--set`.
@@ -262,7 +307,7 @@ impl Config {
     /// The sections in which `other` differs and that only a start reads.
     #[must_use]
     pub fn differs_at_start(&self, other: &Config) -> Vec<String> {
-        let Config { state_dir, ingest, admin, spool, integrations: _ } = self;
+        let Config { state_dir, ingest, admin, spool, integrations: _, set_aside: _ } = self;
         let differs = [
             ("state_dir", *state_dir != other.state_dir),
             ("[ingest]", *ingest != other.ingest),
@@ -317,30 +362,44 @@ impl Config {
             spool.dedupe_window,
             spool.identities_max,
         );
-        for Integration { name, preset, events, lanes, forward } in &self.integrations {
-            let preset = preset.as_str();
-            // Writing into a `String` cannot fail.
-            let _ = write!(
-                text,
-                "\n[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
-                 timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = \"{}\"\n",
-                forward.endpoint,
-                listed(forward.consent.iter().map(|category| quoted(category))),
-                forward.batch_records_max,
-                show_duration(forward.linger),
-                show_duration(forward.timeout),
-                show_duration(forward.retry.initial),
-                show_duration(forward.retry.max),
-                forward.storm_limit,
-                forward.pace.pushes_per_second_max(),
-                show_duration(forward.poll_errors),
-                forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
-            );
-            if let Some(authorities) = &forward.way.authorities {
-                let _ = writeln!(text, "ca_file = {}", quoted(&authorities.path.to_string_lossy()));
+        for integration in &self.integrations {
+            text.push('\n');
+            if let Origin::Stored { path, .. } = &integration.origin {
+                // Writing into a `String` cannot fail.
+                let _ = writeln!(text, "# stored in {}", path.to_string_lossy().escape_debug());
             }
-            events::write(&mut text, events);
+            text.push_str(&integration.effective());
         }
+        text
+    }
+}
+
+impl Integration {
+    /// What is in force, as TOML; the key is shown as `***`.
+    fn effective(&self) -> String {
+        use units::show_duration;
+        let Integration { name, origin: _, preset, events, lanes, forward } = self;
+        let preset = preset.as_str();
+        let mut text = format!(
+            "[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
+             timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = \"{}\"\n",
+            forward.endpoint,
+            listed(forward.consent.iter().map(|category| quoted(category))),
+            forward.batch_records_max,
+            show_duration(forward.linger),
+            show_duration(forward.timeout),
+            show_duration(forward.retry.initial),
+            show_duration(forward.retry.max),
+            forward.storm_limit,
+            forward.pace.pushes_per_second_max(),
+            show_duration(forward.poll_errors),
+            forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
+        );
+        if let Some(authorities) = &forward.way.authorities {
+            // Writing into a `String` cannot fail.
+            let _ = writeln!(text, "ca_file = {}", quoted(&authorities.path.to_string_lossy()));
+        }
+        events::write(&mut text, events);
         text
     }
 }

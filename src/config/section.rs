@@ -163,6 +163,12 @@ impl Section {
         self.values.get(name).map_or_else(|| self.place.clone(), |(_, place)| place.clone())
     }
 
+    /// Where one of its keys was set, if any was.
+    #[must_use]
+    pub(super) fn first(&self) -> Option<Place> {
+        self.values.values().next().map(|(_, place)| place.clone())
+    }
+
     /// Whether `name` was set.
     #[must_use]
     pub(super) fn has(&self, name: &str) -> bool {

@@ -234,7 +234,6 @@ fn each_fault_of_an_integration_has_its_place() {
 #[test]
 fn a_missing_integration_name_or_key_is_told() {
     for (text, expected) in [
-        ("", "p.toml: no integration is configured"),
         ("[integration]\nname = \"uk\"\n", "p.toml:1:2: integrations are written [[integration]]"),
         (
             "[[integration]]\nname = \"UK\"\napi_key = \"k\"\n",
@@ -257,6 +256,12 @@ fn a_missing_integration_name_or_key_is_told() {
         let faults = built(text).unwrap_err().to_string();
         assert!(faults.contains(expected), "{text}\n{faults}");
     }
+}
+
+#[test]
+fn a_file_needs_no_integration() {
+    let config = built("").unwrap();
+    assert_eq!((config.integrations.len(), config.set_aside.len()), (0, 0));
 }
 
 #[test]

@@ -130,7 +130,8 @@ impl Fleet {
         running
             .map(|running| admin::Delivered {
                 name: running.configured.name.clone(),
-                endpoint: running.configured.forward.endpoint.to_string(),
+                rules: running.configured.rules(),
+                settings: running.configured.forward.clone(),
                 lanes: running
                     .forwarders
                     .iter()

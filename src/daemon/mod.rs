@@ -8,11 +8,13 @@
 //! | file | owns |
 //! |---|---|
 //! | `fleet` | the integrations that are running |
+//! | `edit` | integrations that are made, changed and removed at run time |
 //! | `layout` (PURE) | which lanes an integration uses |
 //!
 //! Ingest and forward meet only in the spool, so they stop side by side, and the spool closes when both have ended. A
 //! task that ends early ends the daemon; a spool that fails ends it at once: nothing more may be acknowledged.
 
+mod edit;
 mod fleet;
 pub mod layout;
 
@@ -27,11 +29,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::fleet::Fleet;
-use crate::admin;
 use crate::admin::console::Console;
 use crate::admin::protocol::Reloaded;
+use crate::admin::{self, Ask};
 use crate::clock;
-use crate::config::{self, Config, Source};
+use crate::config::{self, Config, Integration, SetAside, Source, stored};
 use crate::ingest::{self, Intake};
 use crate::socket;
 use crate::spool::{AppendError, Drive, Spool};
@@ -41,6 +43,8 @@ use crate::spool::{AppendError, Drive, Spool};
 pub struct Daemon {
     /// What it runs with; after a reload, with the integrations of that.
     config: Config,
+    /// Where that came from.
+    source: Source,
     spool: Spool,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
@@ -49,8 +53,8 @@ pub struct Daemon {
     failures: mpsc::Receiver<anyhow::Error>,
     intake: Arc<Intake>,
     admin: Arc<admin::Service>,
-    /// Operators who ask for a reload.
-    reloads: mpsc::Receiver<admin::ReloadRequest>,
+    /// What operators ask for.
+    asks: mpsc::Receiver<Ask>,
 }
 
 /// Runs until SIGTERM or SIGINT. SIGHUP, and operators who ask for it, have `source` read again.
@@ -61,22 +65,21 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    let mut daemon = Daemon::start(config).await?;
+    let mut daemon = Daemon::start(config, source).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
     loop {
         tokio::select! {
             biased; // a hangup that comes with a stop is answered first
             _ = hangup.recv() => {
                 // The log has told what came of it.
-                drop(daemon.reload(&source).await);
+                drop(daemon.reload().await);
                 continue;
             }
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             happened = daemon.next() => match happened {
-                Happening::Reload(asked) => {
-                    // An operator who has gone away finds the outcome in the log.
-                    drop(asked.send(daemon.reload(&source).await));
+                Happening::Asked(ask) => {
+                    daemon.answer(ask).await;
                     continue;
                 }
                 Happening::Failed(failure) => {
@@ -106,21 +109,23 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
 
 /// What a running daemon must see to.
 enum Happening {
-    Reload(admin::ReloadRequest),
+    Asked(Ask),
     Failed(anyhow::Error),
 }
 
 impl Daemon {
-    /// Opens the spool, binds the sockets and starts every part.
+    /// Opens the spool, binds the sockets and starts every part. `source`: what `config` was read from.
     ///
     /// # Errors
     /// Nothing is left running; what was made durable stays.
-    pub async fn start(config: Config) -> anyhow::Result<Daemon> {
+    pub async fn start(config: Config, source: Source) -> anyhow::Result<Daemon> {
         end_when_the_engine_panics();
         let started_at = clock::now();
         let options = config.spool.clone();
         let opened = tokio::task::spawn_blocking(move || Spool::open(options, Drive::Thread));
         let spool = opened.await.context("open the spool")?.context("open the spool")?;
+        stored::sweep(&config.state_dir); // the spool is this daemon's alone, and so is what lies beside it
+        edit::tell_set_aside(&config.set_aside);
         let (stop, stopped) = watch::channel(false);
         let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
         let mut network = Vec::new();
@@ -130,14 +135,16 @@ impl Daemon {
         let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
         let counters = Arc::new(ingest::Counters::default());
         let intake = Arc::new(Intake::new(spool.clone(), Vec::new()));
-        let (ask, reloads) = mpsc::channel(1);
-        let admin =
-            admin::Service::new(spool.clone(), intake.clone(), counters.clone(), started_at, ask);
+        let (ask, asks) = mpsc::channel(1);
+        let drafts = edit::drafts(source.clone(), config.state_dir.clone());
+        let (fed, counted) = (intake.clone(), counters.clone());
+        let admin = admin::Service::new(spool.clone(), fed, counted, started_at, ask, drafts);
         let admin = Arc::new(admin);
         let (failing, failures) = mpsc::channel(1);
         let mut fleet = Fleet::new(spool.clone(), failing);
         fleet.apply(&config.integrations, |fed| intake.feed(fed)).await?;
         admin.deliver(fleet.delivered());
+        admin.tell_configured(edit::configured(&config, source.file()));
 
         let mut tasks = JoinSet::new();
         let limits = config.ingest.limits;
@@ -167,7 +174,16 @@ impl Daemon {
             admin::serve(admin_socket, served, stopped_admin).await;
             "the admin socket"
         });
-        Ok(Daemon { config, spool, stop, tasks, fleet, failures, intake, admin, reloads })
+        Ok(Daemon { config, source, spool, stop, tasks, fleet, failures, intake, admin, asks })
+    }
+
+    /// Does what an operator asks for. One who has gone away finds the outcome in the log.
+    async fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Reload(reply) => drop(reply.send(self.reload().await)),
+            Ask::Save { name, draft, reply } => drop(reply.send(self.save(name, draft).await)),
+            Ask::Remove { name, reply } => drop(reply.send(self.remove(name).await)),
+        }
     }
 
     /// Reads the configuration again and brings the integrations in line with it. What is wrong changes nothing; what is
@@ -175,8 +191,8 @@ impl Daemon {
     ///
     /// # Errors
     /// In words for an operator, who also finds them in the log.
-    async fn reload(&mut self, source: &Source) -> Result<Reloaded, String> {
-        let done = self.try_reload(source).await;
+    async fn reload(&mut self) -> Result<Reloaded, String> {
+        let done = self.try_reload().await;
         match &done {
             Ok(done) => {
                 let Reloaded { added, changed, removed, needs_restart } = done;
@@ -192,18 +208,37 @@ impl Daemon {
         done
     }
 
-    async fn try_reload(&mut self, source: &Source) -> Result<Reloaded, String> {
-        let source = source.clone();
+    async fn try_reload(&mut self) -> Result<Reloaded, String> {
+        let source = self.source.clone();
         let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
         let wanted = loaded.map_err(|error| error.to_string())?;
         let wanted = wanted.map_err(|faults| faults.to_string())?;
+        edit::tell_set_aside(&wanted.set_aside);
+        let needs_restart = self.config.differs_at_start(&wanted);
+        let running = edit::kept(&self.config.integrations, &wanted.set_aside);
+        let integrations = wanted.integrations.into_iter().chain(running).collect();
+        let mut done = self.apply(integrations, wanted.set_aside).await?;
+        done.needs_restart = needs_restart;
+        Ok(done)
+    }
+
+    /// Delivers these integrations from now on.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    async fn apply(
+        &mut self,
+        integrations: Vec<Integration>,
+        set_aside: Vec<SetAside>,
+    ) -> Result<Reloaded, String> {
         let admin = self.admin.clone();
         let _alone = admin.settlers().await;
-        let applied = self.fleet.apply(&wanted.integrations, |fed| self.intake.feed(fed)).await;
-        let mut done = applied.map_err(|error| format!("{error:#}"))?;
+        let applied = self.fleet.apply(&integrations, |fed| self.intake.feed(fed)).await;
+        let done = applied.map_err(|error| format!("{error:#}"))?;
+        self.config.integrations = integrations;
+        self.config.set_aside = set_aside;
         self.admin.deliver(self.fleet.delivered());
-        done.needs_restart = self.config.differs_at_start(&wanted);
-        self.config.integrations = wanted.integrations;
+        self.admin.tell_configured(edit::configured(&self.config, self.source.file()));
         Ok(done)
     }
 
@@ -220,7 +255,7 @@ impl Daemon {
     /// Dropping it loses nothing.
     async fn next(&mut self) -> Happening {
         let failure = tokio::select! {
-            Some(asked) = self.reloads.recv() => return Happening::Reload(asked),
+            Some(ask) = self.asks.recv() => return Happening::Asked(ask),
             reason = self.spool.failed() => spool_failed(&reason),
             Some(failure) = self.failures.recv() => failure,
             ended = self.tasks.join_next() => match ended {

@@ -1,5 +1,8 @@
 //! PURE. Why an event became what it became, for those who try a mapping out.
 
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
+
 use super::consent::{Consent, Stance};
 use super::record::Record;
 use super::rules::Rules;
@@ -20,6 +23,8 @@ pub enum Note {
 }
 
 impl Note {
+    const ALL: [Note; 3] = [Note::NoIdentityEmail, Note::EventTypeTruncated, Note::Old];
+
     /// A stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -45,13 +50,35 @@ impl Note {
     pub fn cure(self) -> &'static str {
         match self {
             Note::NoIdentityEmail => {
-                "it is delivered, but not linked to a customer: call `identify` with the email before `track` (whom the daemon knows already, this command does not)"
+                "it is delivered, but not linked to a customer: call `identify` with the email before `track`"
             }
             Note::EventTypeTruncated => {
                 "Ometria cuts it: give the event a shorter `event_type` in its [integration.events] table"
             }
             Note::Old => "it is delivered, but starts no automation",
         }
+    }
+}
+
+/// Its code, and a sentence.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Noted {
+    code: String,
+    message: String,
+}
+
+impl Serialize for Note {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let message = format!("{}: {}", self.title(), self.cure());
+        Noted { code: self.code().to_owned(), message }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Note {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Note, D::Error> {
+        let noted = Noted::deserialize(deserializer)?;
+        let known = Note::ALL.into_iter().find(|note| note.code() == noted.code);
+        known.ok_or_else(|| D::Error::custom("unknown note"))
     }
 }
 

@@ -17,6 +17,8 @@ pub mod record;
 pub mod rules;
 pub mod source;
 pub mod table;
+pub mod told;
+pub mod trial;
 
 pub use identity::{
     Identity, email, identity_change, identity_keys, too_large as traits_too_large,

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::error::OpenError;
-use crate::kill_point;
+use crate::{file, kill_point};
 
 const CURRENT: &str = "CURRENT";
 pub(super) const LOCK: &str = "lock";
@@ -179,13 +179,11 @@ pub(super) fn remove_others(directory: &Path, current: &Path) -> Result<(), Open
 /// # Errors
 /// The file then holds the old bytes or the new ones, never a mixture.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {
-    let beside = path.with_extension("tmp");
-    let written = File::create(&beside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.map_err(failed("write", &beside))?;
-    fs::rename(&beside, path).map_err(failed("replace", path))?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    sync_directory(directory).map_err(failed("fsync", directory))
+    file::replace(path, bytes, 0o666).map_err(|failed| OpenError::Io {
+        doing: failed.operation,
+        path: failed.path,
+        source: failed.source,
+    })
 }
 
 /// Creates `directory` and its missing parents, mode 0700, and fsyncs each parent that gained an entry.

@@ -1,0 +1,208 @@
+//! Integrations that are made, changed and removed at run time: stored first, then delivered.
+//!
+//! - The daemon's own loop does it, one after the other: there is one writer.
+//! - The configuration file is not read again: what somebody is writing there just now is no matter of the others.
+//! - What cannot be delivered is not kept: what was stored before is put back.
+
+use std::path::{Path, PathBuf};
+
+use super::Daemon;
+use crate::admin::integration::protocol::{
+    Configured, DraftFault, Integrations, KeyState, Origin, Saved, Standing,
+};
+use crate::admin::protocol::Reloaded;
+use crate::admin::{Candidate, Drafts, EditError, Purpose};
+use crate::config::stored::{self, For, Ready};
+use crate::config::{self, Config, Faults, Integration, SetAside, Source, Why};
+use crate::draft::Draft;
+
+/// Checks drafts as the daemon of `source` would.
+pub(super) fn drafts(source: Source, state_dir: PathBuf) -> Drafts {
+    Drafts::new(move |draft, purpose| {
+        let purpose = match purpose {
+            Purpose::Mapping => For::Mapping,
+            Purpose::Push => For::Push,
+        };
+        let checked = stored::check(&source, &state_dir, None, draft, purpose);
+        let Ready { integration, .. } = checked.map_err(faulty)?;
+        let rules = integration.rules();
+        let Integration { name, forward: settings, .. } = integration;
+        Ok(Candidate { name, rules, settings })
+    })
+}
+
+fn faulty(faults: Faults) -> EditError {
+    EditError::Faulty(draft_faults(&faults))
+}
+
+fn draft_faults(faults: &Faults) -> Vec<DraftFault> {
+    let fault = |fault: &config::Fault| DraftFault {
+        path: fault.place.clone(),
+        message: fault.message.clone(),
+    };
+    faults.0.iter().map(fault).collect()
+}
+
+impl Daemon {
+    /// Stores an integration and delivers it.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub(super) async fn save(&mut self, name: String, draft: Draft) -> Result<Saved, EditError> {
+        if self.in_the_file(&name) {
+            return Err(self.refused(name));
+        }
+        let (source, state_dir) = (self.source.clone(), self.config.state_dir.clone());
+        let (stored, before) = blocking(move || {
+            let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
+            let ready = checked.map_err(faulty)?;
+            let before = stored::bytes(&ready.path);
+            stored::replace(&ready.path, ready.text.0.as_bytes()).map_err(EditError::Storage)?;
+            Ok((ready, before))
+        })
+        .await?;
+        let Ready { integration, path, .. } = stored;
+        let name = integration.name.clone();
+        let mut wanted = self.config.integrations.clone();
+        match wanted.iter_mut().find(|known| known.name == name) {
+            Some(known) => *known = integration,
+            None => wanted.push(integration),
+        }
+        let created = before.is_none();
+        match self.apply(wanted, self.without(&name)).await {
+            Ok(reloaded) => {
+                tracing::info!(
+                    integration = name,
+                    created,
+                    "an operator has stored an integration"
+                );
+                Ok(Saved { integration: name, created, reloaded })
+            }
+            Err(reason) => {
+                tracing::error!(integration = name, %reason, "a stored integration cannot be delivered: it is as it was");
+                let put_back = move || match before {
+                    Some(before) => stored::replace(&path, &before).map_err(EditError::Storage),
+                    None => stored::remove(&path).map_err(EditError::Storage),
+                };
+                blocking(put_back).await?;
+                Err(EditError::NotApplied(reason))
+            }
+        }
+    }
+
+    /// Removes a stored integration. Its queue stays. One that the configuration file overrules goes as well.
+    ///
+    /// # Errors
+    /// Nothing has changed; what could be removed and not be taken out of service says so.
+    pub(super) async fn remove(&mut self, name: String) -> Result<Reloaded, EditError> {
+        let Some(path) = stored::find(&self.config.state_dir, &name) else {
+            let unknown = !self.in_the_file(&name);
+            return Err(if unknown { EditError::Unknown(name) } else { self.refused(name) });
+        };
+        blocking(move || stored::remove(&path).map_err(EditError::Storage)).await?;
+        let is_it =
+            |known: &Integration| known.name == name && known.origin != config::Origin::File;
+        let wanted = self.config.integrations.iter().filter(|known| !is_it(known)).cloned();
+        let applied = self.apply(wanted.collect(), self.without(&name)).await;
+        let reloaded = applied.map_err(|reason| {
+            EditError::Storage(format!(
+                "its file is removed, and it is delivered until the next reload: {reason}"
+            ))
+        })?;
+        tracing::info!(integration = name, "an operator has removed a stored integration");
+        Ok(reloaded)
+    }
+
+    /// What is set aside, but for `name`.
+    fn without(&self, name: &str) -> Vec<SetAside> {
+        let others = self.config.set_aside.iter().filter(|known| known.name != name);
+        others.cloned().collect()
+    }
+
+    fn in_the_file(&self, name: &str) -> bool {
+        let mut known = self.config.integrations.iter();
+        known.any(|known| known.name == name && known.origin == config::Origin::File)
+    }
+
+    fn refused(&self, name: String) -> EditError {
+        EditError::InFile { name, path: self.source.file().display().to_string() }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EditError> + Send + 'static,
+) -> Result<T, EditError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(EditError::Storage(error.to_string())))
+}
+
+/// Those that run on though their files are broken by now.
+pub(super) fn kept(running: &[Integration], set_aside: &[SetAside]) -> Vec<Integration> {
+    let broken = |known: &&Integration| {
+        known.origin != config::Origin::File
+            && set_aside
+                .iter()
+                .any(|aside| aside.name == known.name && matches!(aside.why, Why::Broken(_)))
+    };
+    running.iter().filter(broken).cloned().collect()
+}
+
+/// Tells the log what is stored and not in force.
+pub(super) fn tell_set_aside(set_aside: &[SetAside]) {
+    for SetAside { name, path, why } in set_aside {
+        let path = path.display();
+        match why {
+            Why::Overruled => {
+                tracing::warn!(integration = name, %path, "a stored integration is overruled: the configuration file has one of its name");
+            }
+            Why::Broken(faults) => {
+                tracing::error!(integration = name, %path, %faults, "a stored integration has faults: its file is not read, and it is not delivered unless it ran before. Save it anew, or mend the file and reload");
+            }
+        }
+    }
+}
+
+/// What operators are told of the integrations of `config`, which was read from `file`.
+pub(super) fn configured(config: &Config, file: &Path) -> Integrations {
+    let is_broken = |known: &&Integration| {
+        config
+            .set_aside
+            .iter()
+            .any(|aside| aside.name == known.name && matches!(aside.why, Why::Broken(_)))
+    };
+    let in_force = config.integrations.iter().filter(|known| !is_broken(known));
+    let in_force = in_force.map(|known| shown(known, file));
+    let set_aside = config.set_aside.iter().map(|SetAside { name, path, why }| {
+        let running = config.integrations.iter().find(|known| known.name == *name);
+        let running = running.filter(|known| known.origin != config::Origin::File);
+        let origin = Origin::Stored { path: path.display().to_string() };
+        let (standing, faults) = match why {
+            Why::Overruled => (Standing::Overruled, Vec::new()),
+            Why::Broken(faults) => (Standing::Broken, draft_faults(faults)),
+        };
+        let (settings, key) = match running {
+            Some(running) => (running.settings(), KeyState::Set),
+            None => (Draft::default(), KeyState::NotSet),
+        };
+        Configured { name: name.clone(), origin, standing, key, settings, given: None, faults }
+    });
+    Integrations { integrations: in_force.chain(set_aside).collect() }
+}
+
+fn shown(integration: &Integration, file: &Path) -> Configured {
+    let (origin, given) = match &integration.origin {
+        config::Origin::File => (Origin::File { path: file.display().to_string() }, None),
+        config::Origin::Stored { path, given } => {
+            (Origin::Stored { path: path.display().to_string() }, Some(given.clone()))
+        }
+    };
+    Configured {
+        name: integration.name.clone(),
+        origin,
+        standing: Standing::InForce,
+        key: KeyState::Set,
+        settings: integration.settings(),
+        given,
+        faults: Vec::new(),
+    }
+}
