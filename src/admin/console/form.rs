@@ -33,9 +33,9 @@ impl Form {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether `name` is there: a checkbox that is ticked.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.raw(name).is_some()
+    /// Every name with its value, in order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         ] {
             assert_eq!(form.raw(name), expected, "{name}");
         }
-        assert_eq!((form.text("h"), form.text("c"), form.has("c")), (None, None, true));
+        assert_eq!((form.text("h"), form.text("c"), form.pairs().count()), (None, None, 9));
     }
 
     proptest! {

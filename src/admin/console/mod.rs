@@ -15,7 +15,8 @@
 //! | `answer` | | headers of every answer |
 //! | `live` | shell | server-sent events |
 //! | `history`, `chart` | pure | the last hour and day, in memory |
-//! | `overview`, `events`, `quarantine` | | a page each |
+//! | `overview`, `events`, `quarantine`, `integrations` | | a page each |
+//! | `fields`, `examples` (pure), `tried` | | an integration as a form, and what an example event becomes by it |
 //! | `words`, `json`, `form`, `notices`, `shell` | pure | what pages are made of |
 //!
 //! - Everything works without the script but what is live; nothing is loaded from elsewhere; nothing is inline.
@@ -28,8 +29,11 @@ mod access;
 mod answer;
 mod chart;
 mod events;
+mod examples;
+mod fields;
 mod form;
 mod history;
+mod integrations;
 mod json;
 mod live;
 mod notices;
@@ -39,6 +43,7 @@ mod server;
 mod session;
 mod shell;
 mod token_file;
+mod tried;
 mod tries;
 mod words;
 

@@ -18,7 +18,7 @@ use super::live::{self, Seen};
 use super::notices::Notice;
 use super::session::{self, Session};
 use super::shell::Shell;
-use super::{Console, events, locked, overview, quarantine, token_file};
+use super::{Console, events, integrations, locked, overview, quarantine, token_file};
 use crate::admin::protocol::Status;
 use crate::clock;
 use crate::spool::ReadError;
@@ -173,6 +173,7 @@ async fn route(console: &Arc<Console>, asked: &Asked, changes: bool) -> Result<A
         (["live", "overview"], false) => Ok(live_overview(console, asked)),
         (["control"], true) => control(console, &asked.form).await,
         (["events", ..] | ["live", "events"], false) => events::answer(console, asked).await,
+        (["integrations", ..], _) => integrations::answer(console, asked, changes).await,
         (["quarantine", ..], _) => quarantine::answer(console, asked, changes).await,
         _ => Err(Refused::NotFound("There is no such page.")),
     }
