@@ -65,8 +65,22 @@ impl Row {
             consent,
             mapped: events.len(),
             origin: if known.origin.is_stored() { "made here" } else { "configuration file" },
-            trouble: known.trouble().unwrap_or_default(),
+            trouble: trouble(known),
             has_key: known.key == KeyState::Set,
+        }
+    }
+}
+
+/// Why it is not in force, and what to do; empty when it is.
+fn trouble(known: &Configured) -> String {
+    match known.standing {
+        Standing::InForce => String::new(),
+        Standing::Overruled => {
+            "Overruled by the one of this name in the configuration file: remove one of them.".to_owned()
+        }
+        Standing::Broken => {
+            let faults: Vec<String> = known.faults.iter().map(ToString::to_string).collect();
+            format!("Its stored file has faults: {}. Mend it and reload, or save it anew.", faults.join("; "))
         }
     }
 }
@@ -220,7 +234,7 @@ impl Page {
             self.file.clone_from(path);
         }
         self.has_key = known.key == KeyState::Set;
-        self.trouble = known.trouble().unwrap_or_default();
+        self.trouble = trouble(known);
         self
     }
 

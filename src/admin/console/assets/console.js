@@ -140,6 +140,81 @@ for (const part of document.querySelectorAll("[data-live]")) {
   }
 }
 
+// ── The form of an integration ──
+
+const editor = document.querySelector("form[data-preview]");
+if (editor) {
+  const tried = document.getElementById("tried");
+  let asked = 0;
+  // Asks what is filled in becomes, or has it tested; an answer that a later one has overtaken is not shown.
+  const ask = async (what) => {
+    const number = ++asked;
+    const body = new URLSearchParams(new FormData(editor));
+    body.set("do", what);
+    body.set("part", "yes");
+    tried.setAttribute("aria-busy", "true");
+    try {
+      const answer = await fetch(editor.dataset.preview, { method: "POST", body });
+      const text = await answer.text();
+      if (number !== asked) return;
+      if (answer.ok) fill(tried, text);
+      else tried.textContent = answer.status === 401 ? "You are signed out: reload the page." : text;
+    } catch {
+      if (number === asked) tried.textContent = "The daemon cannot be reached.";
+    } finally {
+      if (number === asked) tried.removeAttribute("aria-busy");
+    }
+  };
+  let soon;
+  const later = () => {
+    clearTimeout(soon);
+    soon = setTimeout(() => ask("preview"), 250);
+  };
+  const reveal = (root) => root.querySelectorAll("[data-remove]").forEach((button) => { button.hidden = false; });
+  editor.addEventListener("input", (event) => {
+    // A key has nothing to do with what events become.
+    if (event.target.name !== "api_key") later();
+  });
+  editor.addEventListener("click", async (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const { add, remove } = button.dataset;
+    if (add) {
+      event.preventDefault();
+      const rows = (button.closest(".mapping") || editor).querySelector(`[data-rows="${add}"]`);
+      rows.append(document.getElementById(`row-${add}`).content.cloneNode(true));
+      reveal(rows);
+      rows.lastElementChild.querySelector("input").focus();
+    } else if (remove) {
+      button.closest(remove).remove();
+      later();
+    } else if (button.dataset.try) {
+      event.preventDefault();
+      clearTimeout(soon);
+      button.disabled = true;
+      await ask(button.dataset.try);
+      button.disabled = false;
+    }
+  });
+  for (const select of editor.querySelectorAll("[data-fill]")) {
+    select.hidden = false;
+    select.addEventListener("change", () => {
+      document.getElementById(select.dataset.fill).value = select.value;
+      later();
+    });
+  }
+  reveal(editor);
+}
+
+// ── Every entry of a page at once ──
+
+for (const box of document.querySelectorAll("input[data-all]")) {
+  box.hidden = false;
+  box.addEventListener("change", () => {
+    for (const other of box.form.elements) if (other.name === box.dataset.all) other.checked = box.checked;
+  });
+}
+
 // ── What a bin of the chart holds ──
 
 let tip;
