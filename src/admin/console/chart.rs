@@ -113,7 +113,7 @@ fn joined(stretches: &[Points]) -> String {
         }
         if let [(x, y)] = points.as_slice() {
             // One point is no line: a short one is.
-            let _ = write!(path, "L{:.1} {y:.1}", x + 2.0);
+            let _ = write!(path, "L{:.1} {y:.1}", x + 8.0);
         }
     }
     path
@@ -189,7 +189,7 @@ mod tests {
     fn lines_break_where_nothing_is_known() {
         let bins = [None, bin(0.0, 0), bin(20.0, 10), None, bin(10.0, 5)];
         let chart = Chart::new(&bins, Range::Hour, UnixMillis(1_800_000_000_000));
-        assert_eq!(chart.accepted, "M300.0 100.0L500.0 0.0M900.0 50.0L902.0 50.0");
+        assert_eq!(chart.accepted, "M300.0 100.0L500.0 0.0M900.0 50.0L908.0 50.0");
         assert_eq!(
             chart.queued_area,
             "M300.0 100.0L300.0 100.0L500.0 0.0L500.0 100.0ZM900.0 100.0L900.0 50.0L900.0 100.0Z"

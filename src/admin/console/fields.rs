@@ -34,14 +34,29 @@ const fn plain(
 pub(super) const FINE: [Plain; 11] = [
     plain("batch", "Records in a push", "100", "At most."),
     plain("linger", "Linger", "200ms", "How long an incomplete push waits for more."),
-    plain("lanes", "Lanes", "1", "People are spread over them, each with a push of its own under way."),
+    plain(
+        "lanes",
+        "Lanes",
+        "1",
+        "People are spread over them, each with a push of its own under way.",
+    ),
     plain("timeout", "Timeout", "30s", "For one push, to the end of the answer."),
     plain("retry.initial", "First retry after", "500ms", "At most; doubles with each failure."),
     plain("retry.max", "Retries apart", "5min", "At most."),
-    plain("max_pushes_per_second", "Pushes a second", "0", "0: no limit, the pace follows Ometria's answers."),
+    plain(
+        "max_pushes_per_second",
+        "Pushes a second",
+        "0",
+        "0: no limit, the pace follows Ometria's answers.",
+    ),
     plain("storm_limit", "Storm limit", "1000", "Records rejected in a row that hold it."),
     plain("poll_errors", "Read later rejections", "0s", "How often; 0s: never."),
-    plain("proxy", "Proxy", "http://HOST:PORT", "Empty: the daemon's environment says; direct: none."),
+    plain(
+        "proxy",
+        "Proxy",
+        "http://HOST:PORT",
+        "Empty: the daemon's environment says; direct: none.",
+    ),
     plain("ca_file", "CA file", "/etc/ssl/proxy.pem", "Authorities to trust beside the host's."),
 ];
 
@@ -145,7 +160,8 @@ impl Fields {
         };
         set("preset", text(&self.preset));
         set("endpoint", text(&self.endpoint));
-        let consent = self.consent.split(',').map(str::trim).filter(|category| !category.is_empty());
+        let consent =
+            self.consent.split(',').map(str::trim).filter(|category| !category.is_empty());
         let consent: Vec<Setting> = consent.map(Setting::from).collect();
         set("consent", (!consent.is_empty()).then_some(Setting::List(consent)));
         let mut retry = Vec::new();
@@ -311,7 +327,9 @@ fn constant(typed: &str) -> Setting {
 /// A constant as it would be typed.
 fn quoted(setting: &Setting) -> String {
     match setting {
-        Setting::Text(text) if constant(text) != *setting || text.is_empty() || text.trim() != text => {
+        Setting::Text(text)
+            if constant(text) != *setting || text.is_empty() || text.trim() != text =>
+        {
             serde_json::to_string(text).unwrap_or_default()
         }
         other => shown(other),
@@ -369,7 +387,8 @@ mod tests {
                 add("value_to", &row.to);
             }
         }
-        let text = pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+        let text =
+            pairs.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
         Form::read(&text.collect::<Vec<_>>().join("&"))
     }
 
@@ -391,7 +410,8 @@ mod tests {
         assert_eq!(Fields::of_form(&sent(&fields)), fields);
         let again = Fields::of_form(&sent(&fields)).draft(&Draft::default(), None);
         let sorted = |draft: &Draft| {
-            serde_json::from_str::<serde_json::Value>(&serde_json::to_string(draft).unwrap()).unwrap()
+            serde_json::from_str::<serde_json::Value>(&serde_json::to_string(draft).unwrap())
+                .unwrap()
         };
         assert_eq!(sorted(&again), sorted(&draft));
     }

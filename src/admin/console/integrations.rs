@@ -76,11 +76,15 @@ fn trouble(known: &Configured) -> String {
     match known.standing {
         Standing::InForce => String::new(),
         Standing::Overruled => {
-            "Overruled by the one of this name in the configuration file: remove one of them.".to_owned()
+            "Overruled by the one of this name in the configuration file: remove one of them."
+                .to_owned()
         }
         Standing::Broken => {
             let faults: Vec<String> = known.faults.iter().map(ToString::to_string).collect();
-            format!("Its stored file has faults: {}. Mend it and reload, or save it anew.", faults.join("; "))
+            format!(
+                "Its stored file has faults: {}. Mend it and reload, or save it anew.",
+                faults.join("; ")
+            )
         }
     }
 }
@@ -161,7 +165,8 @@ pub(super) async fn answer(
         (["integrations"], false) => list(console, asked).await,
         (["integrations", "new"], false) => form(console, asked, None).await,
         (["integrations", kind @ ("stored" | "file"), name], false) => {
-            let known = known(console, kind, name).ok_or(Refused::NotFound("There is no such integration."))?;
+            let known = known(console, kind, name)
+                .ok_or(Refused::NotFound("There is no such integration."))?;
             form(console, asked, Some(known)).await
         }
         (["integrations", "reload"], true) => Ok(reload(console).await),
@@ -178,7 +183,8 @@ fn known(console: &Console, kind: &str, name: &str) -> Option<Configured> {
     let configured = console.service.configured();
     let mut all = configured.integrations.iter();
     // A path comes as it was linked.
-    all.find(|it| it.origin.is_stored() == stored && (it.name == name || it.name == wanted)).cloned()
+    all.find(|it| it.origin.is_stored() == stored && (it.name == name || it.name == wanted))
+        .cloned()
 }
 
 async fn list(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
@@ -190,11 +196,16 @@ async fn list(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
 }
 
 /// The form of what there is, or of something new.
-async fn form(console: &Console, asked: &Asked, known: Option<Configured>) -> Result<Answer, Refused> {
+async fn form(
+    console: &Console,
+    asked: &Asked,
+    known: Option<Configured>,
+) -> Result<Answer, Refused> {
     let status = console.service.status().await?;
     let page = match &known {
         None => {
-            let shell = server::shell(console, "Add an integration", "integrations", &status, asked);
+            let shell =
+                server::shell(console, "Add an integration", "integrations", &status, asked);
             Page::new(shell, Fields::fresh())
         }
         Some(known) => {
@@ -302,7 +313,11 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
             Some(known) => (None, Some(known.name.clone())),
             None => (Some(filled.draft.clone()), None),
         };
-        tried::tested(console, event.map(|event| TestAsked { draft, integration, event: Some(event) })).await
+        tried::tested(
+            console,
+            event.map(|event| TestAsked { draft, integration, event: Some(event) }),
+        )
+        .await
     } else {
         let status = console.service.status().await?;
         let given = filled.given.clone();
@@ -377,7 +392,9 @@ async fn remove(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
         return Ok(answer::page(&Remove { shell, name, queued }));
     }
     let notice = match console.service.remove(&name).await {
-        Ok(_) => Notice::good(format!("{name} is removed. What is queued for it stays until it is dropped.")),
+        Ok(_) => Notice::good(format!(
+            "{name} is removed. What is queued for it stays until it is dropped."
+        )),
         Err(error) => Notice::bad(format!("{name} was not removed: {error}.")),
     };
     Ok(back(console, "/integrations", notice))
@@ -401,7 +418,8 @@ async fn reload(console: &Console) -> Answer {
             notice
         }
         Err(reason) => {
-            let mut notice = Notice::bad("Nothing was changed: the old configuration stays in force.");
+            let mut notice =
+                Notice::bad("Nothing was changed: the old configuration stays in force.");
             notice.lines.extend(reason.lines().map(str::to_owned));
             notice
         }
@@ -416,7 +434,8 @@ mod tests {
     #[test]
     fn rows_are_added_where_they_were_asked_for() {
         let mut fields = Fields::fresh();
-        for what in ["", "property-0", "event", "event", "property-1", "value-1", "value-9", "x-0"] {
+        for what in ["", "property-0", "event", "event", "property-1", "value-1", "value-9", "x-0"]
+        {
             add_row(&mut fields, what);
         }
         let counts = fields.events.iter().map(|event| (event.properties.len(), event.values.len()));

@@ -116,11 +116,13 @@ impl Mapped {
             Fate::Refused => ("would go to the quarantine", Tone::Bad),
             Fate::Invalid => ("cannot be read", Tone::Bad),
         };
-        let note = |note: &Note| match note {
+        let note = |note: &Note| {
+            match note {
             Note::NoIdentityEmail => {
                 "No email is known for it: it would be delivered, but not linked to a customer. Call identify with the email before track.".to_owned()
             }
             other => format!("{}: {}.", other.title(), other.cure()),
+        }
         };
         let kind = if told.kind.is_empty() { "event" } else { &told.kind };
         Mapped {
@@ -130,7 +132,11 @@ impl Mapped {
             rule: told.rule.clone(),
             detail: told.detail.clone(),
             notes: told.notes.iter().map(note).collect(),
-            record: told.record.as_ref().map(|record| readable::pretty(record.get())).unwrap_or_default(),
+            record: told
+                .record
+                .as_ref()
+                .map(|record| readable::pretty(record.get()))
+                .unwrap_or_default(),
         }
     }
 
@@ -151,7 +157,8 @@ mod tests {
             record: serde_json::value::RawValue::from_string(r#"{"a":"<b>"}"#.into()).ok(),
             ..Told::invalid(String::new())
         };
-        let tried = Tried { test: None, mapped: vec![Mapped::new(&told)], faults: vec!["<i>".into()] };
+        let tried =
+            Tried { test: None, mapped: vec![Mapped::new(&told)], faults: vec!["<i>".into()] };
         let text = tried.render().unwrap();
         for raw in ["<script", "<img", "<b>", "<i>"] {
             assert!(!text.contains(raw), "{raw}: {text}");

@@ -63,6 +63,8 @@ pub(super) struct Trouble {
     pub(super) cause: String,
     /// One after the other.
     pub(super) steps: Vec<&'static str>,
+    /// Whether its settings are to be changed.
+    pub(super) is_of_settings: bool,
 }
 
 /// Tells the trouble of an integration; `None` when all is well.
@@ -80,7 +82,13 @@ pub(super) fn trouble(known: &IntegrationStatus) -> Option<Trouble> {
             "Or remove what waits for good, on the host: pillarbox drop-queue NAME.",
         ];
         let title = format!("{name} is no longer configured");
-        return (waits > 0).then_some(Trouble { title, tone: Tone::Bad, cause, steps });
+        return (waits > 0).then_some(Trouble {
+            title,
+            tone: Tone::Bad,
+            cause,
+            steps,
+            is_of_settings: false,
+        });
     }
     let (title, steps): (String, &[&'static str]) = match report.state {
         State::Unauthorized => (format!("{name}: Ometria refuses the API key"), &UNAUTHORIZED),
@@ -101,18 +109,19 @@ pub(super) fn trouble(known: &IntegrationStatus) -> Option<Trouble> {
         (State::Unauthorized, Some(status)) => format!("It answers {status} to every push."),
         _ => report.cause.clone(),
     };
-    Some(Trouble { title, tone, cause, steps: steps.to_vec() })
+    let is_of_settings = matches!(report.state, State::Unauthorized | State::Held);
+    Some(Trouble { title, tone, cause, steps: steps.to_vec(), is_of_settings })
 }
 
 const UNAUTHORIZED: [&str; 4] = [
     "Nothing is lost: events are still taken and wait in the queue.",
     "In Ometria, Settings > API keys, generate a Data API key with push access. A Query API (Website Personalisation) key is refused.",
-    "Put it where the integration reads its key, then run pillarbox reload.",
+    "Save it with the integration here, if it was made here; else put it where the configuration file reads it, and reload.",
     "A new key can take ten minutes to work. It is tried again every minute.",
 ];
 const HELD: [&str; 2] = [
     "Nothing is lost: events are still taken and wait in the queue.",
-    "Correct the integration's endpoint, then run pillarbox reload. It is tried again every minute.",
+    "Correct the integration's endpoint, here or in the configuration file, and reload. It is tried again every minute.",
 ];
 const STORM: [&str; 3] = [
     "The rest stays queued instead of following into the quarantine.",
