@@ -4,8 +4,9 @@
 // ── Signing in by the address that `pillarbox console` prints ──
 
 // The token stands behind `#`: browsers send it nowhere. It leaves the address and the history before it is used.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-if (token) {
+function enter() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!token) return;
   history.replaceState(null, "", location.pathname + location.search);
   const form = document.getElementById("login");
   if (form) {
@@ -13,6 +14,9 @@ if (token) {
     form.submit();
   }
 }
+enter();
+// An address that differs by its token alone does not load the page again.
+addEventListener("hashchange", enter);
 
 // ── Times as the reader's clock shows them ──
 
