@@ -258,6 +258,9 @@ fn forms_do_what_an_operator_may_do() {
     upstream.handle.add_fault("poison=poisoned".parse().unwrap());
     send(&host, &bad("b-2"));
     wait_until("the next one", || host.status()["quarantined"] == 1);
+    filters_and_edits(&host, &visitor, &upstream);
+    send(&host, &bad("b-3"));
+    wait_until("the last one", || host.status()["quarantined"] == 1);
     let asked = visitor.post("/quarantine/drop", &[("all", "true")]);
     assert!(
         asked.status == 200 && asked.body.contains("Remove 1 entry for good?"),
@@ -270,6 +273,32 @@ fn forms_do_what_an_operator_may_do() {
     assert_eq!(host.status()["quarantined"], 0);
     // A notice is shown once.
     assert!(!visitor.follow(&dropped).body.contains("removed for good"));
+}
+
+/// The entry is found by what it is, and goes on once what was wrong in it is mended, under its old id.
+fn filters_and_edits(host: &Host, visitor: &Visitor, upstream: &Upstream) {
+    assert!(visitor.get("/quarantine?reason=too_large").body.contains("No entry fits this filter"));
+    let fitting = visitor.get("/quarantine?reason=rejected&integration=uk").body;
+    assert!(fitting.contains("Retry all that fit") && fitting.contains("b-2"), "{fitting}");
+    let asked = visitor.post("/quarantine/drop", &[("fitting", "true"), ("reason", "rejected")]);
+    assert!(
+        asked.body.contains("Remove every entry that fits the filter for good?"),
+        "{}",
+        asked.body
+    );
+    let nothing = visitor.post("/quarantine/drop", &[("fitting", "true"), ("confirmed", "true")]);
+    assert_eq!((nothing.status, &host.status()["quarantined"]), (400, &1.into()));
+
+    let page = fitting.split("href=\"/quarantine/").nth(1).unwrap().split('"').next().unwrap();
+    let path = format!("/quarantine/{page}/edit");
+    let wrong = visitor.post(&path, &[("body", r#"{"@type":"custom_event","id":"another"}"#)]);
+    assert_eq!(wrong.status, 422);
+    assert!(wrong.body.contains("must stay") && wrong.body.contains("another"), "{}", wrong.body);
+    let mended = r#"{"@type":"custom_event","id":"b-2","timestamp":"2026-06-06T15:32:52+00:00","event_type":"product_viewed","properties":{"a":79.00}}"#;
+    let edited = visitor.post(&path, &[("body", mended)]);
+    assert!(visitor.follow(&edited).body.contains("queued again as it was edited"));
+    wait_until("its delivery", || upstream.ids().contains(&"b-2".to_owned()));
+    assert_eq!(visitor.post(&path, &[("body", mended)]).status, 404);
 }
 
 /// Goal: by forms alone, an integration is tried out, made, changed and removed, and its key is told to nobody.

@@ -227,9 +227,18 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
             sent_at: push.sent_at,
             answered_at: push.answered_at,
             answer: push.answer.clone(),
+            request_id: request_id(&push.answer),
         }),
         record: RawValue::from_string(record).unwrap_or_else(|_| RawValue::NULL.to_owned()),
     }
+}
+
+fn request_id(answer: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        request_id: Value,
+    }
+    record_id(&serde_json::from_str::<Answer>(answer).ok()?.request_id)
 }
 
 /// Whether a record is asked for.
@@ -240,10 +249,10 @@ fn fits(event: &EventFound, query: &EventQuery) -> bool {
     let email = query.email.as_ref().map(|email| email.trim().to_lowercase());
     let found_email = event.email.as_ref().map(|email| email.trim().to_lowercase());
     let record_type = Some(event.record_type.as_str());
-    query.since.is_none_or(|since| event.committed_at >= since)
-        && query.until.is_none_or(|until| event.committed_at <= until)
-        && is(&query.id, event.id.as_deref())
+    is(&query.id, event.id.as_deref())
         && is(&email, found_email.as_deref())
         && is(&query.state, Some(&event.state))
+        && query.since.is_none_or(|since| event.committed_at >= since)
+        && query.until.is_none_or(|until| event.committed_at < until)
         && (is(&query.r#type, event.event_type.as_deref()) || is(&query.r#type, record_type))
 }

@@ -7,6 +7,9 @@
 //! | `GET /v1/quarantine?from=ID&limit=N[&bodies]` | entries from `ID` on, oldest first: a list of [`protocol::QuarantineEntry`]; a page may be shorter than asked for, and is empty only at the end |
 //! | `GET /v1/quarantine/ID` | one entry with its body, or 404 |
 //! | `GET /v1/quarantine/export?from=ID&limit=N` | such a page with bodies, an entry a line (NDJSON); who wants all goes on after the last line's `id` until a page is empty |
+//! | `POST /v1/quarantine/list`, `/v1/quarantine/export` | [`protocol::QuarantineQuery`]: the same, for entries that a filter takes |
+//! | `POST /v1/quarantine/import` | lines of an export (NDJSON, at most 72 MiB) → [`protocol::Imported`]: entries with new ids |
+//! | `POST /v1/quarantine/ID/retry` | [`protocol::EditedBody`] → [`protocol::Released`]: that entry, with another body under the same id |
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
 //! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
@@ -28,8 +31,11 @@ mod tests;
 
 pub mod console;
 mod control;
+mod edited;
 mod erase;
 mod events;
+mod filter;
+mod import;
 pub mod integration;
 pub mod protocol;
 mod release;
@@ -38,5 +44,6 @@ mod socket;
 
 pub use self::control::{ControlError, paused};
 pub use self::integration::{Ask, Candidate, Drafts, EditError, Purpose};
+pub use self::release::EditError as EntryError;
 pub use self::service::{Delivered, DropError, Lane, Service};
 pub use self::socket::serve;

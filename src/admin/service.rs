@@ -12,7 +12,8 @@ use super::integration::protocol::Integrations;
 use super::integration::{Ask, Drafts};
 use super::protocol::{
     ConsoleFound, Dropped, Erased, EventFound, EventQuery, EventsFound, IntegrationStatus,
-    LaneStatus, QuarantineEntry, Released, Reloaded, Selection, Status, Who,
+    LaneStatus, QuarantineEntry, QuarantineFilter, QuarantineQuery, Released, Reloaded, Selection,
+    Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
@@ -195,19 +196,17 @@ impl Service {
         })
     }
 
-    /// Up to `limit` entries of the quarantine from `from` on, oldest first. Fewer when a page holds many bytes; none
-    /// only at the end.
+    /// A page of the quarantine, oldest first. Shorter than asked for when it holds many bytes; empty only at the end.
     ///
     /// # Errors
     /// When the quarantine cannot be read.
     pub async fn quarantine(
         &self,
-        from: QuarantineId,
-        limit: usize,
-        bodies: bool,
+        query: &QuarantineQuery,
     ) -> Result<Vec<QuarantineEntry>, ReadError> {
-        let entries = self.page(from, limit).await?;
-        Ok(entries.into_iter().map(|(id, entry)| shown(id, entry, bodies)).collect())
+        let limit = query.limit.unwrap_or(PAGE_ENTRIES);
+        let entries = self.page(QuarantineId(query.from), limit, &query.filter).await?;
+        Ok(entries.into_iter().map(|(id, entry)| shown(id, entry, query.bodies)).collect())
     }
 
     /// One entry with its body.
@@ -243,18 +242,21 @@ impl Service {
 
     // ── for the release ──
 
-    /// Entries from `from` on, a few at a time until `limit` or [`PAGE_BYTES`] is reached.
+    /// Entries from `from` on that `filter` takes, until `limit` or [`PAGE_BYTES`] is reached.
     pub(super) async fn page(
         &self,
         from: QuarantineId,
         limit: usize,
+        filter: &QuarantineFilter,
     ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
         let limit = limit.min(PAGE_ENTRIES);
         let (mut page, mut bytes, mut from) = (Vec::new(), 0, from);
         while page.len() < limit && bytes < PAGE_BYTES {
-            let some = self.spool.quarantine(from, READ_ENTRIES.min(limit - page.len())).await?;
+            let mut some = self.spool.quarantine(from, READ_ENTRIES).await?;
             let Some((last, _)) = some.last() else { break };
             from = QuarantineId(last.0 + 1);
+            some.retain(|(_, entry)| filter.takes(entry));
+            some.truncate(limit - page.len());
             bytes += some.iter().map(|(_, entry)| entry.body.len()).sum::<usize>();
             page.extend(some);
         }
@@ -373,8 +375,20 @@ fn shown(id: QuarantineId, entry: Quarantined, bodies: bool) -> QuarantineEntry 
         (named.message_id, named.event.or(named.name).or(named.kind))
     };
     let (record_id, event_type) = (text(record_id), text(event_type));
-    let Quarantined { origin, reason, detail, status, at, .. } = entry;
-    QuarantineEntry { id, reason, detail, status, origin, at, bytes, record_id, event_type, body }
+    let Quarantined { origin, reason, detail, status, at, first_at, .. } = entry;
+    QuarantineEntry {
+        id,
+        reason,
+        detail,
+        status,
+        origin,
+        first_at,
+        at,
+        bytes,
+        record_id,
+        event_type,
+        body,
+    }
 }
 
 /// What names a record or an event, whatever its members hold.
@@ -420,8 +434,9 @@ mod tests {
 
     fn entry(origin: Origin, body: &str) -> QuarantineEntry {
         let (reason, detail, body) = ("rejected".into(), "why".into(), body.into());
-        let at = UnixMillis(1);
-        shown(QuarantineId(1), Quarantined { origin, reason, detail, status: None, at, body }, true)
+        let (at, first_at, status) = (UnixMillis(2), UnixMillis(1), None);
+        let entry = Quarantined { origin, reason, detail, status, at, body, first_at };
+        shown(QuarantineId(1), entry, true)
     }
 
     #[test]

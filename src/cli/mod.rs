@@ -18,6 +18,7 @@ mod show;
 mod simulate;
 mod spool;
 mod status;
+mod when;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,7 +62,7 @@ enum Command {
     Check(check::Check),
     /// Hand events from files or standard input to the daemon
     #[command(
-        after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send"
+        after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send\n  pillarbox send --records salvaged.ndjson --integration shop"
     )]
     Send(send::Send),
     /// Show what events become and by which rule, without sending them
@@ -74,9 +75,9 @@ enum Command {
         after_help = "Examples:\n  pillarbox status\n  pillarbox status --json | jq '.integrations[].lane.queued_records'"
     )]
     Status(status::Status),
-    /// List, show, retry, drop or export what was set aside
+    /// List, show, retry, edit, drop, export or import what was set aside
     #[command(
-        after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
+        after_help = "Examples:\n  pillarbox quarantine list --status 400 --since 1d\n  pillarbox quarantine show 17\n  pillarbox quarantine edit 17\n  pillarbox quarantine retry --reason rejected --type product_viewed"
     )]
     Quarantine(quarantine::Quarantine),
     /// Send nothing until resumed, also after a restart; events are still taken

@@ -104,6 +104,7 @@ impl Draft<'_> {
                             record_type: Arc::from(record.record_type),
                             record: Bytes::from(record.bytes),
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
+                            first_seen: None,
                         },
                     });
                 }
@@ -204,6 +205,7 @@ impl Draft<'_> {
             status: None,
             at: self.received,
             body: raw.as_bytes().to_vec(),
+            first_at: self.received,
         };
         Item { once, content: Content::Quarantine(entry) }
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use askama::Template;
-use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::form::{Form, encoded};
@@ -103,7 +102,7 @@ impl Filter {
             limit: Some(self.limit),
             since: moment(&self.from).max(back),
             // The second that is named belongs to it.
-            until: moment(&self.until).map(|at| at.after(Duration::from_millis(999))),
+            until: moment(&self.until).map(|at| at.after(Duration::from_secs(1))),
             ..EventQuery::default()
         }
     }
@@ -306,8 +305,6 @@ struct Happened {
 impl Push {
     fn new(push: &PushFound, now: UnixMillis) -> Push {
         let last = push.first + push.records.saturating_sub(1);
-        let answer: Value = serde_json::from_str(&push.answer).unwrap_or_default();
-        let request_id = answer.get("request_id").and_then(Value::as_str).unwrap_or_default();
         Push {
             status: push.status,
             attempt: push.attempt,
@@ -319,7 +316,7 @@ impl Push {
             ),
             sent: Moment::new(push.sent_at, now),
             took: format!("{} ms", number(push.answered_at.0.saturating_sub(push.sent_at.0))),
-            request_id: request_id.to_owned(),
+            request_id: push.request_id.clone().unwrap_or_default(),
             answer: readable::pretty(&push.answer),
         }
     }
@@ -419,7 +416,7 @@ mod tests {
         let query = filter.query(now);
         assert_eq!((query.integration.as_deref(), query.r#type.as_deref()), (Some("uk"), None));
         assert_eq!(query.since, Some(UnixMillis(now.0 - 3_600_000)));
-        assert_eq!(query.until, Some(UnixMillis(now.0 + 999)));
+        assert_eq!(query.until, Some(UnixMillis(now.0 + 1000)));
         let both = Filter { from: "2027-01-15T07:30:00Z".into(), ..filter };
         assert_eq!(both.query(now).since, Some(UnixMillis(now.0 - 1_800_000)));
         let nothing = Filter::read(&Form::default());
@@ -469,6 +466,7 @@ mod tests {
             attempt: 1,
             sent_at: UnixMillis(5 * 3_600_000),
             answered_at: UnixMillis(5 * 3_600_000 + 20),
+            request_id: Some("r-1".into()),
             answer: r#"{"status":"OK","request_id":"r-1"}"#.into(),
         });
         let told = notes(&event);

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use askama::Template;
+use hyper::StatusCode;
 
 use super::Console;
 use super::answer::{self, Answer};
-use super::form::Form;
+use super::form::{Form, encoded};
 use super::json::{self, Piece};
 use super::notices::Notice;
 use super::server::{self, Asked, Refused, back};
 use super::shell::Shell;
 use super::words::{self, Moment, Tone};
-use crate::admin::protocol::{QuarantineEntry, Released, Selection};
+use crate::admin::EntryError;
+use crate::admin::protocol::{
+    QuarantineEntry, QuarantineFilter, QuarantineQuery, Released, Selection,
+};
 use crate::clock::UnixMillis;
 use crate::readable::{self, bytes, number};
 use crate::spool::{Origin, QuarantineId};
@@ -27,6 +31,8 @@ const TOLD_MAX: usize = 10;
 struct Page {
     shell: Shell,
     rows: Vec<Row>,
+    filter: Filter,
+    integrations: Vec<String>,
     from: u64,
     next: Option<u64>,
 }
@@ -36,6 +42,15 @@ struct Page {
 struct Detail {
     shell: Shell,
     entry: One,
+    /// What was typed in the place of its body, and why that was not taken.
+    edited: Option<(String, String)>,
+}
+
+impl Detail {
+    /// What stands in the field to be edited.
+    fn text(&self) -> &str {
+        self.edited.as_ref().map_or(&self.entry.body, |(text, _)| text)
+    }
 }
 
 /// Asks before something is removed for good.
@@ -45,7 +60,61 @@ struct Drop {
     shell: Shell,
     ids: Vec<u64>,
     all: bool,
+    /// Those that fit it, instead.
+    filter: Option<Filter>,
     count: String,
+}
+
+/// Which entries are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Filter {
+    integration: String,
+    reason: String,
+    kind: String,
+    email: String,
+}
+
+impl Filter {
+    fn read(form: &Form) -> Filter {
+        let text = |name: &str| form.text(name).unwrap_or_default().to_owned();
+        Filter {
+            integration: text("integration"),
+            reason: text("reason"),
+            kind: text("type"),
+            email: text("email"),
+        }
+    }
+
+    fn query(&self) -> QuarantineFilter {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        QuarantineFilter {
+            integration: given(&self.integration),
+            reason: given(&self.reason),
+            r#type: given(&self.kind),
+            email: given(&self.email),
+            ..QuarantineFilter::default()
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Filter::default()
+    }
+
+    /// Its fields, by their names in forms and links.
+    fn fields(&self) -> [(&'static str, &str); 4] {
+        [
+            ("integration", &self.integration),
+            ("reason", &self.reason),
+            ("type", &self.kind),
+            ("email", &self.email),
+        ]
+    }
+
+    /// As a link carries it, to stand after others.
+    fn link(&self) -> String {
+        let given = self.fields().into_iter().filter(|(_, value)| !value.is_empty());
+        given.fold(String::new(), |link, (name, value)| format!("{link}&{name}={}", encoded(value)))
+    }
 }
 
 struct Row {
@@ -92,6 +161,8 @@ struct One {
     detail: String,
     facts: Vec<(&'static str, String)>,
     at: Moment,
+    /// When it was set aside for the first time, where that was another.
+    first_at: Option<Moment>,
     is_event: bool,
     body: String,
 }
@@ -124,6 +195,8 @@ impl One {
             detail: entry.detail.clone(),
             facts: facts.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
             at: Moment::new(entry.at, now),
+            first_at: (entry.first_at.0 > 0 && entry.first_at != entry.at)
+                .then(|| Moment::new(entry.first_at, now)),
             is_event,
             body: readable::pretty(body),
         }
@@ -146,42 +219,82 @@ pub(super) async fn answer(
         (["quarantine", "retry"], true) => retry(console, &asked.form).await,
         (["quarantine", "drop"], true) => drop_entries(console, asked).await,
         (["quarantine", id], false) => {
-            let gone =
-                || Refused::NotFound("This entry has left the quarantine, or never was in it.");
+            let gone = || Refused::NotFound(GONE);
             let id = id.parse().map_err(|_| gone())?;
             let entry = console.service.quarantined(QuarantineId(id)).await?.ok_or_else(gone)?;
             let status = console.service.status().await?;
             let entry = One::new(&entry, status.now);
             let shell = server::shell(console, &entry.title, "quarantine", &status, asked);
-            Ok(answer::page(&Detail { shell, entry }))
+            Ok(answer::page(&Detail { shell, entry, edited: None }))
         }
+        (["quarantine", id, "edit"], true) => match id.parse() {
+            Ok(id) => edit(console, asked, QuarantineId(id)).await,
+            Err(_) => Err(Refused::NotFound(GONE)),
+        },
         _ => Err(Refused::NotFound("There is no such page.")),
     }
+}
+
+const GONE: &str = "This entry has left the quarantine, or never was in it.";
+
+/// Retries an entry with what was typed in the place of its body.
+async fn edit(console: &Console, asked: &Asked, id: QuarantineId) -> Result<Answer, Refused> {
+    let text = asked.form.raw("body").unwrap_or_default().to_owned();
+    let why = match console.service.retry_edited(id, &text).await {
+        Ok(()) => {
+            let done =
+                Notice::good("1 entry was queued again as it was edited, at the end of the queue.");
+            return Ok(back(console, "/quarantine", done));
+        }
+        Err(EntryError::NoEntry(_)) => return Err(Refused::NotFound(GONE)),
+        Err(error) => error.to_string(),
+    };
+    let entry = console.service.quarantined(id).await?.ok_or(Refused::NotFound(GONE))?;
+    let status = console.service.status().await?;
+    let entry = One::new(&entry, status.now);
+    let shell = server::shell(console, &entry.title, "quarantine", &status, asked);
+    let page = Detail { shell, entry, edited: Some((text, why)) };
+    Ok(answer::html(StatusCode::UNPROCESSABLE_ENTITY, &page))
 }
 
 async fn list(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     let from = asked.query.text("from").and_then(|from| from.parse().ok()).unwrap_or_default();
     let status = console.service.status().await?;
-    let entries = console.service.quarantine(QuarantineId(from), ROWS, false).await?;
-    let next = entries.last().map(|last| last.id.0 + 1);
+    let filter = Filter::read(&asked.query);
+    let page = |from: u64, limit: usize| {
+        let query = QuarantineQuery {
+            from,
+            limit: Some(limit),
+            filter: filter.query(),
+            ..QuarantineQuery::default()
+        };
+        async move { console.service.quarantine(&query).await }
+    };
+    let entries = page(from, ROWS).await?;
     // A page may be shorter than asked for without being the last.
-    let next = match next {
-        Some(next)
-            if !console.service.quarantine(QuarantineId(next), 1, false).await?.is_empty() =>
-        {
-            Some(next)
-        }
+    let next = match entries.last().map(|last| last.id.0 + 1) {
+        Some(next) if !page(next, 1).await?.is_empty() => Some(next),
         _ => None,
     };
     let rows = entries.iter().map(|entry| Row::new(entry, status.now)).collect();
+    let integrations = status.integrations.iter().map(|known| known.name.clone()).collect();
     let shell = server::shell(console, "Quarantine", "quarantine", &status, asked);
-    Ok(answer::page(&Page { shell, rows, from, next }))
+    Ok(answer::page(&Page { shell, rows, filter, integrations, from, next }))
 }
 
-/// What a form selects: `all`, or each `id`.
+/// What a form selects: `all`, `fitting` a filter, or each `id`.
 fn selection(form: &Form) -> Result<Selection, Refused> {
     if form.text("all") == Some("true") {
         return Ok(Selection::All);
+    }
+    if form.text("fitting") == Some("true") {
+        let filter = Filter::read(form).query();
+        let nothing = "A filter that says nothing selects nothing.".to_owned();
+        return if filter.is_empty() {
+            Err(Refused::Bad(nothing))
+        } else {
+            Ok(Selection::Filter(filter))
+        };
     }
     let ids: Result<Vec<QuarantineId>, _> =
         form.all("id").map(|id| id.parse().map(QuarantineId)).collect();
@@ -205,16 +318,21 @@ async fn drop_entries(console: &Console, asked: &Asked) -> Result<Answer, Refuse
     }
     let status = console.service.status().await?;
     let shell = server::shell(console, "Remove for good?", "quarantine", &status, asked);
-    let (ids, all, count) = match selection {
-        Selection::Ids(ids) => {
-            let count = ids.len() as u64;
-            (ids.into_iter().map(|id| id.0).collect(), false, count)
-        }
-        Selection::All => (Vec::new(), true, status.quarantined),
+    let entries = |count: u64| {
+        if count == 1 { "1 entry".to_owned() } else { format!("{} entries", number(count)) }
     };
-    let count =
-        if count == 1 { "1 entry".to_owned() } else { format!("{} entries", number(count)) };
-    Ok(answer::page(&Drop { shell, ids, all, count }))
+    let (ids, all, filter, count) = match selection {
+        Selection::Ids(ids) => {
+            let count = entries(ids.len() as u64);
+            (ids.into_iter().map(|id| id.0).collect(), false, None, count)
+        }
+        Selection::All => (Vec::new(), true, None, entries(status.quarantined)),
+        Selection::Filter(_) => {
+            let filter = Some(Filter::read(&asked.form));
+            (Vec::new(), false, filter, "every entry that fits the filter".to_owned())
+        }
+    };
+    Ok(answer::page(&Drop { shell, ids, all, filter, count }))
 }
 
 /// What a release came to.
@@ -266,6 +384,15 @@ mod tests {
             ("id=", None),
             ("id=1&id=x", None),
             ("id=-1", None),
+            (
+                "fitting=true&reason=rejected&type=",
+                Some(Selection::Filter(QuarantineFilter {
+                    reason: Some("rejected".into()),
+                    ..QuarantineFilter::default()
+                })),
+            ),
+            ("fitting=true&reason=", None),
+            ("reason=rejected", None),
         ] {
             assert_eq!(read(form), expected, "{form}");
         }
