@@ -2,10 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -40,6 +42,7 @@ impl Browser {
     pub(crate) fn start() -> Browser {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -168,19 +171,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver's end does not end its browser: the session's does. A test that fails goes on to the next line.
-        if !std::thread::panicking() {
-            ask(&self.address, "DELETE", &format!("/session/{}", self.session), &json!({}));
-        } else if let Ok(mut stream) = TcpStream::connect(&self.address) {
-            let head = format!(
-                "DELETE /session/{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-                self.session
-            );
-            // It answers when its browser has ended.
-            drop(stream.write_all(head.as_bytes()));
-            drop(stream.read(&mut [0]));
-        }
-        drop(self.driver.kill());
+        // The browser is of the driver's group, and must not outlive a test that fails either.
+        let group = Pid::from_child(&self.driver);
+        drop(rustix::process::kill_process_group(group, Signal::KILL));
         drop(self.driver.wait());
     }
 }

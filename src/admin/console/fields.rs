@@ -172,7 +172,7 @@ impl Fields {
             }
         }
         set("retry", (!retry.is_empty()).then_some(Setting::Table(retry)));
-        let events = self.events.iter().filter(|event| **event != EventFields::default());
+        let events = self.events.iter().filter(|event| !event.is_blank());
         let events: Vec<_> = events.map(|event| (event.name.clone(), event.setting())).collect();
         set("events", (!events.is_empty()).then_some(Setting::Table(events)));
         if let Some(key) = key {
@@ -235,6 +235,16 @@ impl EventFields {
         }
     }
 
+    /// Whether nobody has filled anything in.
+    fn is_blank(&self) -> bool {
+        let EventFields { name, disabled, event_type, drops, properties, values } = self;
+        name.is_empty()
+            && event_type.is_empty()
+            && !(*disabled || *drops)
+            && properties.iter().all(PropertyFields::is_blank)
+            && values.iter().all(|row| *row == ValueFields::default())
+    }
+
     fn setting(&self) -> Setting {
         let mut members: Vec<(String, Setting)> = Vec::new();
         let mut add = |name: &str, value: Setting| members.push((name.to_owned(), value));
@@ -247,7 +257,7 @@ impl EventFields {
         if self.drops {
             add("unmapped", "drop".into());
         }
-        let properties = self.properties.iter().filter(|row| **row != PropertyFields::default());
+        let properties = self.properties.iter().filter(|row| !row.is_blank());
         let properties: Vec<_> = properties.map(|row| (row.name.clone(), row.setting())).collect();
         if !properties.is_empty() {
             add("properties", Setting::Table(properties));
@@ -272,6 +282,10 @@ impl EventFields {
 }
 
 impl PropertyFields {
+    fn is_blank(&self) -> bool {
+        self.name.is_empty() && self.source.is_empty()
+    }
+
     fn of((name, setting): &(String, Setting)) -> PropertyFields {
         let name = name.clone();
         if let Some(constant) = member(Some(setting), "constant") {
