@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, wait_until};
 /// The key of an element's reference (WebDriver, section 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// A browser of its own each time, that asks nobody on the network for anything.
-const FLAGS: [&str; 9] = [
+const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -25,6 +25,7 @@ const FLAGS: [&str; 9] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-dev-shm-usage",
     "--window-size=1280,900",
 ];
 
@@ -149,7 +150,7 @@ impl Browser {
     pub(crate) fn picture(&self, name: &str) {
         for (size, width, height) in [("wide", 1280, 900), ("narrow", 390, 844)] {
             self.resize(width, height);
-            let over = self.run("return document.documentElement.scrollWidth - innerWidth");
+            let over = self.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
             assert!(over.as_i64().unwrap() <= 0, "{name} is {over} wider than {width}");
             let Some(folder) = &self.pictures else { continue };
             std::fs::create_dir_all(folder).unwrap();

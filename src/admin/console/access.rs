@@ -8,7 +8,7 @@
 //!   `Sec-Fetch-Site`, which every current browser sends, says so too. Another port of this host is another origin.
 //! - What only shows something may be opened from elsewhere as a page of its own, and not be loaded into another page.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// What a request says of where it comes from.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,4 +1,4 @@
-//! What is said once, on the page that follows a form.
+//! PURE. What is said once, on the page that follows a form.
 
 use std::collections::VecDeque;
 
