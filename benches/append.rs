@@ -46,6 +46,7 @@ async fn append(spool: &Spool, lane: LaneId, commits: u32, records: u32) -> Dura
             record_type: record_type.clone(),
             record: record.clone(),
             person: PersonKeys::default(),
+            first_seen: None,
         },
     };
     let begun = Instant::now();

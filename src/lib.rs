@@ -36,11 +36,12 @@
 //! | [`draft`] | pure | an integration as somebody writes it: settings in order, not checked |
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
-//! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 |
+//! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 and in the web console |
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
 //! | [`histogram`] | | how long things take, counted as plain atomics |
+//! | `readable` | pure | numbers, ages and JSON as people read them |
 //! | [`simulator`] | | the stand-in for Ometria |
 //! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
@@ -60,6 +61,7 @@ pub mod histogram;
 pub mod ingest;
 mod kill_point;
 pub mod mapping;
+mod readable;
 pub mod simulator;
 pub mod socket;
 pub mod spool;

@@ -1,6 +1,7 @@
 //! Sockets with HTTP/1.1: binding, connections and their limits, draining. Knows nothing of what is asked.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -9,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -108,8 +107,9 @@ impl Listener for TcpListener {
     }
 }
 
-/// Answers requests until `shutdown`, then lets those under way finish.
-pub async fn serve<L, A, F>(
+/// Answers requests until `shutdown`, then lets those under way finish. An answer that has no end of its own must end with
+/// `shutdown`.
+pub async fn serve<L, A, F, B>(
     listener: L,
     limits: Limits,
     mut shutdown: watch::Receiver<bool>,
@@ -117,7 +117,8 @@ pub async fn serve<L, A, F>(
 ) where
     L: Listener,
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
     loop {

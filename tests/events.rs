@@ -76,12 +76,24 @@ fn what_became_of_an_event_is_found() {
     assert_eq!(ids(&found(&host, &["--type", "custom_event", "--limit", "2"])), ["e-5", "e-6"]);
     assert_eq!(ids(&found(&host, &["--state", "quarantined", "--all"])), ["bad-1"]);
     assert!(found(&host, &["--integration", "fr"]).is_empty());
+    let sixth = all[5]["committed_at"].as_u64().unwrap();
+    let time = |millis: u64| {
+        let seconds = i64::try_from(millis / 1000).unwrap();
+        pillarbox::event::Timestamp::from_seconds(seconds).unwrap().to_string()
+    };
+    assert_eq!(found(&host, &["--since", "1h"]).len(), 6);
+    assert_eq!(found(&host, &["--until", &time(sixth + 2000)]).len(), 6);
+    assert!(found(&host, &["--since", &time(sixth + 2000)]).is_empty());
+    assert!(found(&host, &["--until", "1h"]).is_empty());
     let [bad] = found(&host, &["--id", "bad-1"]).try_into().unwrap();
     assert_eq!(bad["push"]["status"], 400);
     assert!(bad["push"]["answer"].as_str().unwrap().contains("fault"), "{bad}");
     assert_eq!(bad["record"]["properties"], json!({"product_price": 79.0}));
 
+    let request_id = found(&host, &["--id", "e-1"])[0]["push"]["request_id"].clone();
+    let request_id = format!("request_id {}", request_id.as_str().unwrap());
     let shown = String::from_utf8(host.pillarbox(&["events", "--id", "e-1"]).stdout).unwrap();
+    assert!(shown.contains(&request_id), "{shown}");
     for part in
         ["delivered  product_viewed  e-1  202, attempt ", "lane 1 seq 1", "\"accepted\"", "79.00"]
     {

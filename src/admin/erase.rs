@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::filter::{QuarantineFilter, address, emails};
 use super::protocol::{Erased, Selection, Who};
 use super::service::{PAGE_ENTRIES, Service};
 use crate::forward::verdict::record_id;
@@ -63,7 +64,7 @@ pub(super) async fn run(service: &Service, who: Who) -> Result<Erased, EraseErro
     let mut erased = Erased { identities: ids.identities.len() as u64, ..Erased::default() };
     let mut from = QuarantineId(0);
     loop {
-        let page = service.page(from, PAGE_ENTRIES).await?;
+        let page = service.page(from, PAGE_ENTRIES, &QuarantineFilter::default()).await?;
         let Some((last, _)) = page.last() else { break };
         from = QuarantineId(last.0 + 1);
         let found = page.iter().filter(|(_, entry)| ids.are_in(entry)).map(|(id, _)| *id);
@@ -148,10 +149,7 @@ impl Ids {
         }
         let Ok(body) = serde_json::from_slice::<Value>(&entry.body) else { return false };
         let text = |path: &str| record_id(body.pointer(path)?);
-        let emails = ["/identity_email", "/email", "/context/traits/email", "/traits/email"];
-        let email = |path| text(path).and_then(|email| address(&email));
-        let is_theirs = |email: String| self.emails.contains(&email);
-        emails.into_iter().chain(["/properties/email"]).filter_map(email).any(is_theirs)
+        emails(&body).any(|email| self.emails.contains(&email))
             || text("/userId").is_some_and(|user| self.users.contains(&user))
             || text("/anonymousId").is_some_and(|device| self.devices.contains(&device))
     }
@@ -160,11 +158,6 @@ impl Ids {
 fn email_of(traits: &[u8]) -> Option<String> {
     let traits: Value = serde_json::from_slice(traits).ok()?;
     address(traits.get("email")?.as_str()?)
-}
-
-/// An e-mail address as addresses are compared; `None` when it is blank.
-fn address(email: &str) -> Option<String> {
-    Some(email.trim().to_lowercase()).filter(|email| !email.is_empty())
 }
 
 #[cfg(test)]
@@ -198,6 +191,7 @@ mod tests {
             status: None,
             at: UnixMillis(0),
             body: body.into(),
+            first_at: UnixMillis(0),
         };
         let event = |body: &str| {
             let origin = Origin::Event { kind: String::new(), integration: None };

@@ -56,6 +56,30 @@ pub(super) async fn find(service: &Service, query: &EventQuery) -> Result<Events
     Ok(found)
 }
 
+/// The record `seq` of a lane, if it is queued or kept.
+///
+/// # Errors
+/// See [`ReadError`].
+pub(super) async fn one(
+    service: &Service,
+    id: LaneId,
+    seq: u64,
+) -> Result<Option<EventFound>, ReadError> {
+    let spool = service.spool();
+    let Some((_, integration, _)) = spool.lanes().into_iter().find(|(known, ..)| *known == id)
+    else {
+        return Ok(None);
+    };
+    let (cursor, newest) = (spool.cursor(id).0, *spool.newest(id).borrow());
+    if seq < spool.oldest(id).0 || seq > newest {
+        return Ok(None);
+    }
+    let lane = Lane { id, integration, cursor, newest };
+    let found = page(spool, &lane, seq, seq + 1).await?;
+    // What was settled may have been removed since: then the oldest that is kept comes in its place.
+    Ok(found.into_iter().find(|event| event.seq == seq))
+}
+
 /// From the oldest to the newest.
 fn order(event: &EventFound) -> (UnixMillis, u32, u64) {
     (event.committed_at, event.lane, event.seq)
@@ -203,9 +227,18 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
             sent_at: push.sent_at,
             answered_at: push.answered_at,
             answer: push.answer.clone(),
+            request_id: request_id(&push.answer),
         }),
         record: RawValue::from_string(record).unwrap_or_else(|_| RawValue::NULL.to_owned()),
     }
+}
+
+fn request_id(answer: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        request_id: Value,
+    }
+    record_id(&serde_json::from_str::<Answer>(answer).ok()?.request_id)
 }
 
 /// Whether a record is asked for.
@@ -219,5 +252,7 @@ fn fits(event: &EventFound, query: &EventQuery) -> bool {
     is(&query.id, event.id.as_deref())
         && is(&email, found_email.as_deref())
         && is(&query.state, Some(&event.state))
+        && query.since.is_none_or(|since| event.committed_at >= since)
+        && query.until.is_none_or(|until| event.committed_at < until)
         && (is(&query.r#type, event.event_type.as_deref()) || is(&query.r#type, record_type))
 }

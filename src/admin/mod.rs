@@ -1,5 +1,5 @@
-//! The operators' socket: what the daemon knows, and what an operator may do. HTTP/1.1 and JSON over a Unix socket of
-//! mode 0600; the commands use nothing else.
+//! What an operator may know and do: over the operators' socket, HTTP/1.1 and JSON over a Unix socket of mode 0600 (the
+//! commands use nothing else), and in the web [`console`].
 //!
 //! | route | does |
 //! |---|---|
@@ -7,12 +7,16 @@
 //! | `GET /v1/quarantine?from=ID&limit=N[&bodies]` | entries from `ID` on, oldest first: a list of [`protocol::QuarantineEntry`]; a page may be shorter than asked for, and is empty only at the end |
 //! | `GET /v1/quarantine/ID` | one entry with its body, or 404 |
 //! | `GET /v1/quarantine/export?from=ID&limit=N` | such a page with bodies, an entry a line (NDJSON); who wants all goes on after the last line's `id` until a page is empty |
+//! | `POST /v1/quarantine/list`, `/v1/quarantine/export` | [`protocol::QuarantineQuery`]: the same, for entries that a filter takes |
+//! | `POST /v1/quarantine/import` | lines of an export (NDJSON, at most 72 MiB) → [`protocol::Imported`]: entries with new ids |
+//! | `POST /v1/quarantine/ID/retry` | [`protocol::EditedBody`] → [`protocol::Released`]: that entry, with another body under the same id |
 //! | `POST /v1/quarantine/retry` | [`protocol::Selection`] → [`protocol::Released`]: to the end of their lanes, with their old ids |
 //! | `POST /v1/quarantine/drop` | [`protocol::Selection`] → [`protocol::Released`]: removed for good |
 //! | `POST /v1/pause`, `/v1/resume`, `/v1/retry-now` | `{}`, or `{"integration":NAME}` → the names of those that it is asked of; a pause outlasts a restart |
 //! | `POST /v1/reload` | reads the configuration again → [`protocol::Reloaded`], or 409 with what is wrong |
 //! | `POST /v1/events` | [`protocol::EventQuery`] → [`protocol::EventsFound`]: the event debugger |
 //! | `GET /v1/metrics` | the figures for a monitoring system, as OpenMetrics text; as the older Prometheus text where `Accept` asks for that |
+//! | `GET /v1/console` | [`protocol::ConsoleFound`]: how the web console is entered, or 404 |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `GET /v1/integrations`, `/v1/integrations/NAME` | [`integration::protocol::Integrations`], or one of them: where each stands and every setting but its key |
 //! | `PUT /v1/integrations/NAME` | its settings as JSON, named as in the configuration file, `api_key` write-only → [`integration::protocol::Saved`]: stored in `state_dir/integrations`, durable, and delivered. 400 `invalid_integration` with all `faults`; 409 `in_the_file` where the configuration file has one of this name |
@@ -26,9 +30,13 @@
 #[cfg(test)]
 mod tests;
 
+pub mod console;
 mod control;
+mod edited;
 mod erase;
 mod events;
+mod filter;
+mod import;
 pub mod integration;
 pub mod metrics;
 pub mod protocol;
@@ -38,5 +46,6 @@ mod socket;
 
 pub use self::control::{ControlError, paused};
 pub use self::integration::{Ask, Candidate, Drafts, EditError, Purpose};
+pub use self::release::EditError as EntryError;
 pub use self::service::{Delivered, DropError, Lane, Service};
 pub use self::socket::serve;

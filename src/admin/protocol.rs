@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use super::filter::QuarantineFilter;
 use super::integration::protocol::DraftFault;
 use crate::clock::UnixMillis;
 use crate::forward::{Report, poll};
@@ -118,6 +119,10 @@ pub struct EventQuery {
     pub r#type: Option<String>,
     /// In this state: `queued`, `delivered`, `quarantined`, `withheld` or `erased`.
     pub state: Option<String>,
+    /// Committed at this time or later.
+    pub since: Option<UnixMillis>,
+    /// Committed before this time.
+    pub until: Option<UnixMillis>,
     /// At most so many, the newest; 50 unless told, 1,000 at most.
     pub limit: Option<usize>,
     /// Look at everything that is kept, instead of the newest 100,000 records of each lane.
@@ -182,6 +187,9 @@ pub struct PushFound {
     pub answered_at: UnixMillis,
     /// The answer's body.
     pub answer: String,
+    /// The `request_id` in it: what Ometria's support asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// Who is to be erased.
@@ -192,6 +200,46 @@ pub enum Who {
     Email(String),
     /// By `userId`.
     User(String),
+}
+
+/// A retry of one entry with another body.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditedBody {
+    /// The record or event, in the place of the one that was set aside.
+    pub body: Box<RawValue>,
+}
+
+/// Which page of the quarantine is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuarantineQuery {
+    /// The first id.
+    pub from: u64,
+    /// At most so many; 100 unless told, and no more.
+    pub limit: Option<usize>,
+    /// With their bodies.
+    pub bodies: bool,
+    /// Only these.
+    pub filter: QuarantineFilter,
+}
+
+/// What an import came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Entries that are in the quarantine now.
+    pub imported: u64,
+    /// Lines that are no entries, or none for this host.
+    pub refused: Vec<RefusedLine>,
+}
+
+/// A line that was not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedLine {
+    /// Which, from 1.
+    pub line: usize,
+    /// Why.
+    pub message: String,
 }
 
 /// The receipt of an erasure.
@@ -218,7 +266,10 @@ pub struct QuarantineEntry {
     pub status: Option<u16>,
     /// Where it came from.
     pub origin: Origin,
-    /// When it was set aside.
+    /// When it was set aside for the first time.
+    #[serde(default)]
+    pub first_at: UnixMillis,
+    /// When it was set aside the last time: later where it was retried since.
     pub at: UnixMillis,
     /// Bytes of its body.
     pub bytes: usize,
@@ -231,7 +282,8 @@ pub struct QuarantineEntry {
     pub body: Option<Box<RawValue>>,
 }
 
-/// Which entries: `{"ids":[…]}` or `{"all":true}`, and nothing else: `{"all":false}` must not mean all.
+/// Which entries: `{"ids":[…]}`, `{"all":true}` or `{"filter":{…}}`, and nothing else: `{"all":false}` or an empty filter
+/// must not mean all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "SelectionBody", into = "SelectionBody")]
 pub enum Selection {
@@ -239,6 +291,8 @@ pub enum Selection {
     Ids(Vec<QuarantineId>),
     /// Every one that is there when the request arrives.
     All,
+    /// Of these the ones that fit.
+    Filter(QuarantineFilter),
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -248,6 +302,8 @@ struct SelectionBody {
     ids: Option<Vec<QuarantineId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<QuarantineFilter>,
 }
 
 impl TryFrom<SelectionBody> for Selection {
@@ -255,9 +311,14 @@ impl TryFrom<SelectionBody> for Selection {
 
     fn try_from(body: SelectionBody) -> Result<Selection, &'static str> {
         match body {
-            SelectionBody { ids: Some(ids), all: None } => Ok(Selection::Ids(ids)),
-            SelectionBody { ids: None, all: Some(true) } => Ok(Selection::All),
-            _ => Err("either ids or all must be given, and all must be true"),
+            SelectionBody { ids: Some(ids), all: None, filter: None } => Ok(Selection::Ids(ids)),
+            SelectionBody { ids: None, all: Some(true), filter: None } => Ok(Selection::All),
+            SelectionBody { ids: None, all: None, filter: Some(filter) } if !filter.is_empty() => {
+                Ok(Selection::Filter(filter))
+            }
+            _ => Err(
+                "one of ids, all and filter must be given; all must be true, and a filter must say something",
+            ),
         }
     }
 }
@@ -265,8 +326,11 @@ impl TryFrom<SelectionBody> for Selection {
 impl From<Selection> for SelectionBody {
     fn from(selection: Selection) -> SelectionBody {
         match selection {
-            Selection::Ids(ids) => SelectionBody { ids: Some(ids), all: None },
-            Selection::All => SelectionBody { ids: None, all: Some(true) },
+            Selection::Ids(ids) => SelectionBody { ids: Some(ids), ..SelectionBody::default() },
+            Selection::All => SelectionBody { all: Some(true), ..SelectionBody::default() },
+            Selection::Filter(filter) => {
+                SelectionBody { filter: Some(filter), ..SelectionBody::default() }
+            }
         }
     }
 }
@@ -296,6 +360,13 @@ pub struct Kept {
     pub id: QuarantineId,
     /// Why.
     pub message: String,
+}
+
+/// How the web console is entered.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ConsoleFound {
+    /// Its address, with the token behind `#`: who has it may do everything that an operator may.
+    pub url: String,
 }
 
 /// The body of every answer that is no 200.
@@ -365,6 +436,16 @@ mod tests {
             (r#"{"all":true}"#, Some(Selection::All)),
             (r#"{"ids":[1,7]}"#, Some(Selection::Ids(vec![QuarantineId(1), QuarantineId(7)]))),
             (r#"{"ids":[]}"#, Some(Selection::Ids(vec![]))),
+            (
+                r#"{"filter":{"reason":"rejected"}}"#,
+                Some(Selection::Filter(QuarantineFilter {
+                    reason: Some("rejected".into()),
+                    ..QuarantineFilter::default()
+                })),
+            ),
+            (r#"{"filter":{}}"#, None),
+            (r#"{"filter":{"reson":"x"}}"#, None),
+            (r#"{"filter":{"reason":"x"},"all":true}"#, None),
             (r#"{"all":false}"#, None),
             (r#"{"all":true,"ids":[1]}"#, None),
             (r#"{"al":true}"#, None),

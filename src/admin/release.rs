@@ -2,18 +2,22 @@
 //!
 //! Records go to the end of their lanes, many in one append, byte for byte and so with their old ids; an append and the
 //! removal of its entries are one commit, so that a crash neither loses nor doubles any. Events go through the mapping
-//! again, one by one. What cannot be taken in stays where it is, with the reason (Promise 6).
+//! again, one by one. What cannot be taken in stays where it is, with the reason (Promise 6). An operator may give one entry
+//! another body (see `edited`); a record that comes back once more keeps the time when it was first set aside.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::protocol::{KEPT_MAX, Kept, Released, Selection};
+use super::edited;
+use super::protocol::{KEPT_MAX, Kept, QuarantineFilter, Released, Selection};
 use super::service::{PAGE_ENTRIES, Service};
+use crate::clock::UnixMillis;
 use crate::ingest::ReplayError;
 use crate::spool::{
-    Append, AppendError, Content, Item, Origin, QuarantineId, Quarantined, ReadError,
+    Append, AppendError, Content, Item, LaneId, Origin, PersonKeys, QuarantineId, Quarantined,
+    ReadError,
 };
 
 /// Entries in one append.
@@ -60,7 +64,8 @@ impl<'a> Release<'a> {
         };
         match selection {
             Selection::Ids(ids) => release.each(ids).await?,
-            Selection::All => release.all().await?,
+            Selection::All => release.all(&QuarantineFilter::default()).await?,
+            Selection::Filter(filter) => release.all(&filter).await?,
         }
         release.flush().await;
         Ok(release.done)
@@ -85,18 +90,21 @@ impl<'a> Release<'a> {
         Ok(())
     }
 
-    async fn all(&mut self) -> Result<(), ReadError> {
+    async fn all(&mut self, filter: &QuarantineFilter) -> Result<(), ReadError> {
         let mut from = QuarantineId(0);
         // What is set aside meanwhile, perhaps the same record again, comes later: it is not gone through.
         let mut left = self.service.entries();
+        let every = QuarantineFilter::default();
         while left > 0 && self.done.stopped.is_none() {
-            let page = self.service.page(from, PAGE_ENTRIES).await?;
+            let page = self.service.page(from, PAGE_ENTRIES, &every).await?;
             let Some((last, _)) = page.last() else { break };
             from = QuarantineId(last.0 + 1);
             for (id, entry) in page {
                 if left > 0 && self.done.stopped.is_none() {
                     left -= 1;
-                    self.take(id, entry).await;
+                    if filter.takes(&entry) {
+                        self.take(id, entry).await;
+                    }
                 }
             }
         }
@@ -115,11 +123,7 @@ impl<'a> Release<'a> {
                 }
                 let record = Bytes::from(entry.body);
                 self.group_bytes += record.len();
-                let record_type = Arc::from(record_type);
-                Some(Item {
-                    once: None,
-                    content: Content::Record { lane, record_type, record, person },
-                })
+                Some(item(lane, record_type, record, person, entry.first_at))
             }
             (Whither::Queue, Origin::Event { integration, .. }) => {
                 // What came before it goes first: the order is kept.
@@ -176,6 +180,79 @@ impl<'a> Release<'a> {
             self.done.kept.push(Kept { id, message: message.to_owned() });
         } else {
             self.done.kept_more += 1;
+        }
+    }
+}
+
+fn item(
+    lane: LaneId,
+    record_type: String,
+    record: Bytes,
+    person: PersonKeys,
+    first_at: UnixMillis,
+) -> Item {
+    let (record_type, first_seen) = (Arc::from(record_type), Some(first_at));
+    let content = Content::Record { lane, record_type, record, person, first_seen };
+    Item { once: None, content }
+}
+
+/// Why an entry was not retried with another body. It stays where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// There is no such entry.
+    #[error("there is no entry {} in the quarantine", .0.0)]
+    NoEntry(QuarantineId),
+    /// The body is not what it must be.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nobody would deliver it.
+    #[error("integration {0:?} is not configured any more: configure it again and reload first")]
+    NotConfigured(String),
+    /// The quarantine could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The spool takes nothing.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Service {
+    /// Retries one entry with `body` in the place of its own: a record under the same id and `@type`, or an event that is
+    /// mapped again.
+    ///
+    /// # Errors
+    /// [`EditError`]: the entry stays as it was.
+    /// # Cancel safety
+    /// The entry is either queued or where it was.
+    pub async fn retry_edited(&self, id: QuarantineId, body: &str) -> Result<(), EditError> {
+        let entry = self.entry(id).await?.ok_or(EditError::NoEntry(id))?;
+        let gone = |error| match error {
+            AppendError::Gone(id) => EditError::NoEntry(id),
+            error => EditError::Append(error),
+        };
+        match entry.origin {
+            Origin::Event { integration, .. } => {
+                let body = edited::event(&entry.body, body).map_err(EditError::Invalid)?;
+                let name = integration.as_deref();
+                let replayed = self.intake().replay(body.as_bytes(), name, entry.at, id).await;
+                replayed.map_err(|error| match error {
+                    ReplayError::Invalid(message) => EditError::Invalid(message),
+                    ReplayError::Append(error) => gone(error),
+                })
+            }
+            Origin::Record { lane, integration, record_type, person, .. } => {
+                let new = edited::record(&record_type, person, &entry.body, body);
+                let new = new.map_err(EditError::Invalid)?;
+                // Another person may have another lane.
+                let lane = match &new.email {
+                    Some(email) => self.intake().lane(&integration, Some(email)),
+                    None => Some(lane),
+                };
+                let lane = lane.filter(|lane| self.delivers(*lane));
+                let lane = lane.ok_or(EditError::NotConfigured(integration))?;
+                let item = item(lane, record_type, new.bytes, new.person, entry.first_at);
+                self.append(together(vec![(id, Some(item))])).await.map_err(gone)
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What an operator asks for, answered from the spool, the forwarders' reports and the ingest counters.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::value::{RawValue, Value};
 use tokio::sync::{Mutex, MutexGuard, mpsc, oneshot, watch};
@@ -10,8 +11,9 @@ use super::erase::EraseError;
 use super::integration::protocol::Integrations;
 use super::integration::{Ask, Drafts};
 use super::protocol::{
-    Dropped, Erased, EventQuery, EventsFound, IntegrationStatus, LaneStatus, QuarantineEntry,
-    Released, Reloaded, Selection, Status, Who,
+    ConsoleFound, Dropped, Erased, EventFound, EventQuery, EventsFound, IntegrationStatus,
+    LaneStatus, QuarantineEntry, QuarantineFilter, QuarantineQuery, Released, Reloaded, Selection,
+    Status, Who,
 };
 use super::release::{Release, Whither};
 use crate::clock::{self, UnixMillis};
@@ -96,6 +98,8 @@ pub struct Service {
     pub(super) testing: Mutex<()>,
     /// Held by who changes who settles the records of a lane: two at once would be two orders.
     settlers: Mutex<()>,
+    /// The console's address with its token, where there is a console.
+    console: OnceLock<SecretString>,
 }
 
 impl Service {
@@ -120,6 +124,7 @@ impl Service {
             configured: RwLock::default(),
             testing: Mutex::new(()),
             settlers: Mutex::new(()),
+            console: OnceLock::new(),
         }
     }
 
@@ -196,19 +201,17 @@ impl Service {
         })
     }
 
-    /// Up to `limit` entries of the quarantine from `from` on, oldest first. Fewer when a page holds many bytes; none
-    /// only at the end.
+    /// A page of the quarantine, oldest first. Shorter than asked for when it holds many bytes; empty only at the end.
     ///
     /// # Errors
     /// When the quarantine cannot be read.
     pub async fn quarantine(
         &self,
-        from: QuarantineId,
-        limit: usize,
-        bodies: bool,
+        query: &QuarantineQuery,
     ) -> Result<Vec<QuarantineEntry>, ReadError> {
-        let entries = self.page(from, limit).await?;
-        Ok(entries.into_iter().map(|(id, entry)| shown(id, entry, bodies)).collect())
+        let limit = query.limit.unwrap_or(PAGE_ENTRIES);
+        let entries = self.page(QuarantineId(query.from), limit, &query.filter).await?;
+        Ok(entries.into_iter().map(|(id, entry)| shown(id, entry, query.bodies)).collect())
     }
 
     /// One entry with its body.
@@ -244,18 +247,21 @@ impl Service {
 
     // ── for the release ──
 
-    /// Entries from `from` on, a few at a time until `limit` or [`PAGE_BYTES`] is reached.
+    /// Entries from `from` on that `filter` takes, until `limit` or [`PAGE_BYTES`] is reached.
     pub(super) async fn page(
         &self,
         from: QuarantineId,
         limit: usize,
+        filter: &QuarantineFilter,
     ) -> Result<Vec<(QuarantineId, Quarantined)>, ReadError> {
         let limit = limit.min(PAGE_ENTRIES);
         let (mut page, mut bytes, mut from) = (Vec::new(), 0, from);
         while page.len() < limit && bytes < PAGE_BYTES {
-            let some = self.spool.quarantine(from, READ_ENTRIES.min(limit - page.len())).await?;
+            let mut some = self.spool.quarantine(from, READ_ENTRIES).await?;
             let Some((last, _)) = some.last() else { break };
             from = QuarantineId(last.0 + 1);
+            some.retain(|(_, entry)| filter.takes(entry));
+            some.truncate(limit - page.len());
             bytes += some.iter().map(|(_, entry)| entry.body.len()).sum::<usize>();
             page.extend(some);
         }
@@ -314,6 +320,24 @@ impl Service {
         Ok(dropped)
     }
 
+    /// A console has been opened, which `url` enters. The first one counts.
+    pub(super) fn entered_by(&self, url: SecretString) {
+        self.console.get_or_init(|| url);
+    }
+
+    /// How the console is entered, where there is one.
+    pub(super) fn console(&self) -> Option<ConsoleFound> {
+        self.console.get().map(|url| ConsoleFound { url: url.expose_secret().to_owned() })
+    }
+
+    /// What is known of one record; `None` when it is neither queued nor kept.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn event(&self, lane: LaneId, seq: u64) -> Result<Option<EventFound>, ReadError> {
+        super::events::one(self, lane, seq).await
+    }
+
     /// What is known of records: queued ones, and those that are kept.
     ///
     /// # Errors
@@ -360,8 +384,20 @@ fn shown(id: QuarantineId, entry: Quarantined, bodies: bool) -> QuarantineEntry 
         (named.message_id, named.event.or(named.name).or(named.kind))
     };
     let (record_id, event_type) = (text(record_id), text(event_type));
-    let Quarantined { origin, reason, detail, status, at, .. } = entry;
-    QuarantineEntry { id, reason, detail, status, origin, at, bytes, record_id, event_type, body }
+    let Quarantined { origin, reason, detail, status, at, first_at, .. } = entry;
+    QuarantineEntry {
+        id,
+        reason,
+        detail,
+        status,
+        origin,
+        first_at,
+        at,
+        bytes,
+        record_id,
+        event_type,
+        body,
+    }
 }
 
 /// What names a record or an event, whatever its members hold.
@@ -407,8 +443,9 @@ mod tests {
 
     fn entry(origin: Origin, body: &str) -> QuarantineEntry {
         let (reason, detail, body) = ("rejected".into(), "why".into(), body.into());
-        let at = UnixMillis(1);
-        shown(QuarantineId(1), Quarantined { origin, reason, detail, status: None, at, body }, true)
+        let (at, first_at, status) = (UnixMillis(2), UnixMillis(1), None);
+        let entry = Quarantined { origin, reason, detail, status, at, body, first_at };
+        shown(QuarantineId(1), entry, true)
     }
 
     #[test]

@@ -18,15 +18,18 @@ use super::control::ControlError;
 use super::erase::EraseError;
 use super::integration;
 use super::metrics::Format;
-use super::protocol::Problem;
+use super::protocol::{EditedBody, Problem, QuarantineQuery, Released};
+use super::release::EditError;
 use super::service::{DropError, Service};
 use crate::socket;
-use crate::spool::{QuarantineId, ReadError};
+use crate::spool::{AppendError, QuarantineId, ReadError};
 
 /// Operators at once; further ones wait.
 pub(super) const CONNECTIONS_MAX: usize = 16;
 /// A request's body: a list of ids.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// An import's, and an edited entry's: one may hold as much as the largest request that ingest takes.
+const IMPORT_BYTES_MAX: usize = 72 << 20;
 /// For a header or a body to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -93,6 +96,27 @@ impl From<EraseError> for Refused {
     }
 }
 
+impl From<EditError> for Refused {
+    fn from(error: EditError) -> Refused {
+        let message = error.to_string();
+        match error {
+            EditError::NoEntry(_) => not_found(message),
+            EditError::Invalid(_) => bad(message),
+            EditError::NotConfigured(_) => {
+                Refused::new(StatusCode::CONFLICT, "not_retried", message)
+            }
+            EditError::Read(error) => error.into(),
+            EditError::Append(error) => error.into(),
+        }
+    }
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Refused {
+        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "not_stored", error.to_string())
+    }
+}
+
 async fn answer(service: &Arc<Service>, request: Request<Incoming>) -> Response<Answer> {
     match route(service, request).await {
         Ok(response) => response,
@@ -124,6 +148,10 @@ async fn route(
             let shown = service.metrics(Format::asked(accept)).await?;
             Ok(typed(shown.content_type, shown.body.into_bytes()))
         }
+        "/v1/console" if get => {
+            let none = "no web console is configured: add console = \"127.0.0.1:8481\" to [admin] and restart the daemon";
+            service.console().map(|found| json(&found)).ok_or_else(|| not_found(none.to_owned()))
+        }
         "/v1/events" if post => {
             let query = body(request, r#"{} or a filter such as {"id":"…","limit":10}"#).await?;
             Ok(json(&service.events(&query).await?))
@@ -144,8 +172,8 @@ async fn route(
         "/v1/reload" if post => {
             Ok(json(&service.reload().await.map_err(|reason| not_reloaded(&reason))?))
         }
-        "/v1/status" | "/v1/metrics" | "/v1/events" | "/v1/erase" | "/v1/pause" | "/v1/resume"
-        | "/v1/retry-now" | "/v1/reload" => Err(not_allowed(&path, &method)),
+        "/v1/status" | "/v1/console" | "/v1/metrics" | "/v1/events" | "/v1/erase" | "/v1/pause"
+        | "/v1/resume" | "/v1/retry-now" | "/v1/reload" => Err(not_allowed(&path, &method)),
         _ if post && dropped_queue(&path).is_some() => {
             let name = dropped_queue(&path).unwrap_or_default();
             let refused = |error: DropError| {
@@ -176,23 +204,29 @@ async fn quarantine(
     let (get, post) = (method == Method::GET, method == Method::POST);
     match rest {
         "" if get => {
-            let (from, limit, bodies) = page(request.uri().query().unwrap_or_default())?;
-            Ok(json(&service.quarantine(from, limit, bodies).await?))
+            let query = page(request.uri().query().unwrap_or_default())?;
+            Ok(json(&service.quarantine(&query).await?))
         }
-        "/export" if get => {
-            let (from, limit, _) = page(request.uri().query().unwrap_or_default())?;
-            let mut lines = Vec::new();
-            for entry in service.quarantine(from, limit, true).await? {
-                serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
-                lines.push(b'\n');
-            }
-            Ok(typed("application/x-ndjson", lines))
+        "/list" if post => Ok(json(&service.quarantine(&body(request, QUERY).await?).await?)),
+        "/export" if get => export(service, page(request.uri().query().unwrap_or_default())?).await,
+        "/export" if post => export(service, body(request, QUERY).await?).await,
+        "/import" if post => {
+            let lines = bytes(request, IMPORT_BYTES_MAX).await?;
+            Ok(json(&service.import(&lines).await?))
         }
         "/retry" if post => Ok(json(&service.retry(body(request, SELECTION).await?).await?)),
         "/drop" if post => Ok(json(&service.drop_entries(body(request, SELECTION).await?).await?)),
-        "" | "/export" | "/retry" | "/drop" => Err(not_allowed(path, &method)),
-        _ => match rest.strip_prefix('/').and_then(|id| id.parse().ok()) {
-            Some(id) if get => {
+        "" | "/list" | "/export" | "/import" | "/retry" | "/drop" => {
+            Err(not_allowed(path, &method))
+        }
+        _ => match entry(rest) {
+            Some((id, "/retry")) if post => {
+                let edited = bytes(request, IMPORT_BYTES_MAX).await?;
+                let edited: EditedBody = read(&edited, r#"{"body":…}"#)?;
+                service.retry_edited(QuarantineId(id), edited.body.get()).await?;
+                Ok(json(&Released { released: 1, ..Released::default() }))
+            }
+            Some((id, "")) if get => {
                 let entry = service.quarantined(QuarantineId(id)).await?;
                 entry
                     .map(|entry| json(&entry))
@@ -203,20 +237,40 @@ async fn quarantine(
     }
 }
 
+/// An entry's number, and what follows it in `/ID…`.
+fn entry(rest: &str) -> Option<(u64, &str)> {
+    let rest = rest.strip_prefix('/')?;
+    let (id, rest) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    Some((id.parse().ok()?, rest))
+}
+
+async fn export(
+    service: &Arc<Service>,
+    query: QuarantineQuery,
+) -> Result<Response<Answer>, Refused> {
+    let mut lines = Vec::new();
+    for entry in service.quarantine(&QuarantineQuery { bodies: true, ..query }).await? {
+        serde_json::to_writer(&mut lines, &entry).expect("numbers and text always encode");
+        lines.push(b'\n');
+    }
+    Ok(typed("application/x-ndjson", lines))
+}
+
 /// The integration whose queue a path drops.
 fn dropped_queue(path: &str) -> Option<&str> {
     path.strip_prefix("/v1/integrations/")?.strip_suffix("/drop-queue")
 }
 
 /// First id, limit, and whether bodies are wanted.
-fn page(query: &str) -> Result<(QuarantineId, usize, bool), Refused> {
+fn page(query: &str) -> Result<QuarantineQuery, Refused> {
     let query = pairs(query);
     let number = |key: &str, default: u64| match query.get(key) {
         None => Ok(default),
         Some(text) => text.parse().map_err(|_| bad(format!("{key} must be a whole number"))),
     };
-    let (from, limit) = (QuarantineId(number("from", 0)?), number("limit", 100)?);
-    Ok((from, usize::try_from(limit).unwrap_or(usize::MAX), query.contains_key("bodies")))
+    let (from, limit) = (number("from", 0)?, usize::try_from(number("limit", 100)?).ok());
+    let bodies = query.contains_key("bodies");
+    Ok(QuarantineQuery { from, limit, bodies, ..QuarantineQuery::default() })
 }
 
 /// One integration, or all.
@@ -228,17 +282,28 @@ struct Named {
 
 const NAMED: &str = r#"{} or {"integration":"…"}"#;
 /// What a body that selects entries looks like.
-const SELECTION: &str = r#"{"ids":[…]} or {"all":true}"#;
+const SELECTION: &str = r#"{"ids":[…]}, {"all":true} or {"filter":{…}}"#;
+/// What a body that asks for a page looks like.
+const QUERY: &str = r#"{} or {"from":1,"limit":100,"filter":{…}}"#;
 
 /// The body of a request, which must look like `what`.
 pub(super) async fn body<T: DeserializeOwned>(
     request: Request<Incoming>,
     what: &str,
 ) -> Result<T, Refused> {
-    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(bad(format!("the body is over {BODY_BYTES_MAX} bytes")));
+    read(&bytes(request, BODY_BYTES_MAX).await?, what)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| bad(format!("the body must be {what}: {error}")))
+}
+
+/// The body of a request, at most `max` bytes.
+async fn bytes(request: Request<Incoming>, max: usize) -> Result<Bytes, Refused> {
+    if request.body().size_hint().lower() > max as u64 {
+        return Err(bad(format!("the body is over {max} bytes")));
     }
-    let read = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let read = Limited::new(request.into_body(), max).collect();
     let timed_out = || {
         Refused::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -247,9 +312,8 @@ pub(super) async fn body<T: DeserializeOwned>(
         )
     };
     let body = tokio::time::timeout(READ_TIMEOUT, read).await.map_err(|_| timed_out())?;
-    let body =
-        body.map_err(|error| bad(format!("the body could not be read: {error}")))?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| bad(format!("the body must be {what}: {error}")))
+    let body = body.map_err(|error| bad(format!("the body could not be read: {error}")))?;
+    Ok(body.to_bytes())
 }
 
 fn pairs(text: &str) -> HashMap<&str, &str> {

@@ -162,6 +162,7 @@ fn refused_record(lane: LaneId, number: u64) -> Quarantined {
         status: Some(400),
         at: UnixMillis(5),
         body: format!(r#"{{"id":"r-{number}","event_type":"nap","price":1.00}}"#).into(),
+        first_at: UnixMillis(5),
     }
 }
 
@@ -173,6 +174,7 @@ fn refused_event(body: &str) -> Quarantined {
         status: None,
         at: UnixMillis(5),
         body: body.into(),
+        first_at: UnixMillis(5),
     }
 }
 
@@ -207,6 +209,7 @@ async fn a_queue_that_nobody_delivers_can_be_dropped() {
         record_type: Arc::from("custom_event"),
         record: Bytes::from_static(b"{}"),
         person: PersonKeys::default(),
+        first_seen: None,
     };
     for lane in [old, host.lane] {
         let items = (0..2500).map(|_| Item { once: None, content: content(lane) }).collect();

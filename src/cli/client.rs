@@ -109,9 +109,31 @@ impl Client {
         answered.map_err(Failure::Unreachable)?.json()
     }
 
+    /// `POST`s a document as it stands and reads a JSON document, however long that takes.
+    pub(super) async fn post_bytes<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let answered = self.request(Method::POST, path, body, None).await;
+        answered.map_err(Failure::Unreachable)?.json()
+    }
+
     /// `GET`s a document as it stands.
     pub(super) async fn get_raw(&mut self, path: &str) -> Result<Bytes, Failure> {
         let answered = self.request(Method::GET, path, Bytes::new(), Some(ANSWER_MAX)).await;
+        let answered = answered.map_err(Failure::Unreachable)?;
+        if answered.status == 200 { Ok(answered.body) } else { Err(answered.problem().into()) }
+    }
+
+    /// `POST`s a JSON document and reads a document as it stands.
+    pub(super) async fn post_raw(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Bytes, Failure> {
+        let body = Bytes::from(serde_json::to_vec(body).context("write the request")?);
+        let answered = self.request(Method::POST, path, body, Some(ANSWER_MAX)).await;
         let answered = answered.map_err(Failure::Unreachable)?;
         if answered.status == 200 { Ok(answered.body) } else { Err(answered.problem().into()) }
     }

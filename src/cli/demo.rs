@@ -263,7 +263,12 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
                 read_timeout: Duration::from_secs(10),
             },
         },
-        admin: Admin { socket: folder.join("admin.sock"), log: LogFormat::Text },
+        admin: Admin {
+            socket: folder.join("admin.sock"),
+            console: None,
+            console_token_file: None,
+            log: LogFormat::Text,
+        },
         spool: Options {
             directory: folder.join("spool"),
             sync: SyncMode::Always,

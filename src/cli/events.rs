@@ -5,8 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, cell, pretty, printable};
+use super::when::When;
 use super::{Admin, Failure};
 use crate::admin::protocol::{EventFound, EventQuery, EventsFound};
+use crate::clock;
 use crate::event::Timestamp;
 
 /// How often what has ended meanwhile is asked for.
@@ -32,6 +34,12 @@ pub(super) struct Events {
     /// Only in this state
     #[arg(long, value_parser = ["queued", "delivered", "quarantined", "withheld", "erased"])]
     state: Option<String>,
+    /// Only from this time on: 2026-06-06T12:00:00Z, or how long ago: 90min
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
     /// The newest so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1000))]
     limit: u64,
@@ -51,12 +59,15 @@ pub(super) struct Events {
 
 pub(super) async fn run(events: &Events) -> Result<(), Failure> {
     let mut client = events.admin.connect().await?;
+    let now = clock::now();
     let mut query = EventQuery {
         integration: events.integration.clone(),
         id: events.id.clone(),
         email: events.email.clone(),
         r#type: events.event_type.clone(),
         state: events.state.clone(),
+        since: events.since.map(|when| when.at(now)),
+        until: events.until.map(|when| when.at(now)),
         limit: usize::try_from(events.limit).ok(),
         all: events.all,
         after: events.follow.then(Default::default),
@@ -120,6 +131,9 @@ fn text(event: &EventFound, full: bool) -> String {
             push.status,
             printable(&push.answer)
         ));
+        if let Some(id) = &push.request_id {
+            lines.push(format!("request_id {}", printable(id)));
+        }
     }
     lines.push(printable_lines(&pretty(event.record.get())));
     lines.join("\n")

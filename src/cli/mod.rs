@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod console;
 mod control;
 mod demo;
 mod drop_queue;
@@ -19,6 +20,7 @@ mod show;
 mod simulate;
 mod spool;
 mod status;
+mod when;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,7 +64,7 @@ enum Command {
     Check(check::Check),
     /// Hand events from files or standard input to the daemon
     #[command(
-        after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send"
+        after_help = "Examples:\n  pillarbox send events.ndjson\n  journalctl -o cat -u shop | pillarbox send\n  pillarbox send --records salvaged.ndjson --integration shop"
     )]
     Send(send::Send),
     /// Show what events become and by which rule, without sending them
@@ -80,9 +82,9 @@ enum Command {
         after_help = "Examples:\n  pillarbox metrics\n  pillarbox metrics --output /var/lib/prometheus/node-exporter/pillarbox.prom\n\nWith --output the file is replaced whole or not at all. When the daemon cannot be reached it says pillarbox_up 0, and the\nexit code is 69."
     )]
     Metrics(metrics::Metrics),
-    /// List, show, retry, drop or export what was set aside
+    /// List, show, retry, edit, drop, export or import what was set aside
     #[command(
-        after_help = "Examples:\n  pillarbox quarantine list\n  pillarbox quarantine show 17\n  pillarbox quarantine retry --all"
+        after_help = "Examples:\n  pillarbox quarantine list --status 400 --since 1d\n  pillarbox quarantine show 17\n  pillarbox quarantine edit 17\n  pillarbox quarantine retry --reason rejected --type product_viewed"
     )]
     Quarantine(quarantine::Quarantine),
     /// Send nothing until resumed, also after a restart; events are still taken
@@ -112,6 +114,11 @@ enum Command {
         after_help = "Examples:\n  pillarbox events --email jane.doe@example.com\n  pillarbox events --id abc123\n  pillarbox events --state quarantined --json | jq .push.answer\n  pillarbox events --follow"
     )]
     Events(events::Events),
+    /// Print the address of the web console, with what signs in
+    #[command(
+        after_help = "Examples:\n  xdg-open \"$(pillarbox console)\"\n  ssh -L 8481:127.0.0.1:8481 HOST             from elsewhere, then there: pillarbox console"
+    )]
+    Console(console::Console),
     /// Remove a person from identities, queue and quarantine
     #[command(
         after_help = "Examples:\n  pillarbox erase --email jane.doe@example.com\n  pillarbox erase --user user-123 --json"
@@ -283,6 +290,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Integration(integration) => integration::run(&integration).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
         Command::Events(events) => events::run(&events).await,
+        Command::Console(console) => console::run(&console).await,
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),

@@ -26,6 +26,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const KEY_BYTES_MAX: u64 = 4096;
 /// Shorter write keys are guessed.
 const WRITE_KEY_BYTES_MIN: usize = 8;
+/// Nobody can guess so many.
+const TOKEN_BYTES_MIN: usize = 32;
 /// Letters of an integration's name.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -41,11 +43,6 @@ pub(super) fn build(
     let Some(document) = Document::read(text, overrides, elsewhere, &mut faults) else {
         return Err(faults.into_faults());
     };
-    let later = [&document.top, &document.ingest, &document.admin, &document.spool];
-    later
-        .into_iter()
-        .chain(&document.integrations)
-        .for_each(|section| section.refuse_later(&mut faults));
     let state_dir = path(&document.top, "state_dir", &mut faults);
     let spool = spool(&document.spool, &state_dir, &mut faults);
     let ingest = ingest(&document.ingest, &mut faults);
@@ -150,7 +147,38 @@ fn admin(section: &Section, faults: &mut Collector<'_>) -> Admin {
         "journald" => LogFormat::Journald,
         _ => LogFormat::Text,
     };
-    Admin { socket: socket(section, faults), log }
+    let (console, console_token_file) = console(section, faults);
+    Admin { socket: socket(section, faults), console, console_token_file, log }
+}
+
+/// The console's address, which nobody else on the network may reach, and the file of its token.
+fn console(section: &Section, faults: &mut Collector<'_>) -> (Option<SocketAddr>, Option<PathBuf>) {
+    let text = section.text("console", faults);
+    let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    if !text.is_empty() && address.is_none() {
+        let message = "`console` must be a loopback address with its port, such as \"127.0.0.1:8481\": to reach it from elsewhere, \
+             forward the port (ssh -L 8481:127.0.0.1:8481 HOST)";
+        faults.add(&section.place_of("console"), message);
+    }
+    if !section.has("console_token_file") {
+        return (address, None);
+    }
+    let file = path(section, "console_token_file", faults);
+    match read_secret(&file, "the token file", "console_token_file") {
+        Ok(token) if token.trim_end().len() < TOKEN_BYTES_MIN || !is_visible(token.trim_end()) => {
+            let message = format!(
+                "the console's token must have at least {TOKEN_BYTES_MIN} visible ASCII characters, without spaces: openssl rand -hex 32"
+            );
+            faults.add(&section.place_of("console_token_file"), message);
+        }
+        Ok(_) => {}
+        Err(message) => faults.add(&section.place_of("console_token_file"), message),
+    }
+    (address, Some(file))
+}
+
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Options {
@@ -269,7 +297,7 @@ fn api_key(
     let value = section.text(name, faults);
     let read = match *name {
         "api_key" => Ok(value),
-        "api_key_file" => read_key(Path::new(&value)),
+        "api_key_file" => read_secret(Path::new(&value), "the key file", "api_key_file"),
         _ => read_credential(&value, credentials),
     };
     let key = match read {
@@ -280,7 +308,7 @@ fn api_key(
         }
     };
     let key = key.trim_end_matches(['\n', '\r']);
-    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if key.is_empty() || !is_visible(key) {
         faults.add(
             &place,
             "the API key must be visible ASCII characters without spaces, and not empty",
@@ -290,19 +318,19 @@ fn api_key(
     Some(SecretString::from(key.to_owned()))
 }
 
-/// Reads a key file, which must be for the daemon alone.
-fn read_key(path: &Path) -> Result<String, String> {
-    // A path that leads nowhere may be the key itself, in the wrong place: it is not shown.
+/// Reads the file of a secret, which must be for the daemon alone: `what` it is, and the key that names it.
+fn read_secret(path: &Path, what: &str, key: &str) -> Result<String, String> {
+    // A path that leads nowhere may be the secret itself, in the wrong place: it is not shown.
     let parent = path.parent().filter(|parent| parent.parent().is_some() && parent.is_dir());
     let shown = match parent {
-        Some(_) => format!("the key file {}", path.display()),
-        None => "the key file (`api_key_file` must be its path, not the key)".to_owned(),
+        Some(_) => format!("{what} {}", path.display()),
+        None => format!("{what} (`{key}` must be its path, not what it holds)"),
     };
     let metadata =
         fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
     if metadata.permissions().mode() & 0o007 != 0 {
         let path = path.display();
-        return Err(format!("everybody may use the key file {path}: chmod 600 {path}"));
+        return Err(format!("everybody may use {what} {path}: chmod 600 {path}"));
     }
     read_bounded(path).map_err(|error| format!("{shown} {error}"))
 }

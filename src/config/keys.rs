@@ -31,8 +31,6 @@ pub enum Kind {
     Secret,
     /// A table for each event.
     Tables,
-    /// Of the contract, and not built yet: only the default is taken.
-    Later,
 }
 
 /// One key.
@@ -67,7 +65,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 41] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -119,7 +117,20 @@ pub const KEYS: [Key; 40] = [
         Kind::Path,
         "The operators' Unix socket, mode 0600.",
     ),
-    key("admin", "console", "", Kind::Later, "Address of the web console."),
+    key(
+        "admin",
+        "console",
+        "",
+        Kind::Text,
+        "Loopback address of the web console, such as `127.0.0.1:8481`; empty: none.",
+    ),
+    key(
+        "admin",
+        "console_token_file",
+        "",
+        Kind::Path,
+        "File that holds the console's token; else one is made in `state_dir/console.token`.",
+    ),
     key(
         "admin",
         "log",
@@ -296,7 +307,6 @@ const SHOWN_MAX: usize = 30;
 /// The keys that hold values: what the README lists.
 pub fn documented() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(|key| match key.kind {
-        Kind::Later => false,
         Kind::Tables => true,
         _ => !TABLES.contains(&(key.section, key.name)),
     })

@@ -94,6 +94,10 @@ pub struct Ingest {
 pub struct Admin {
     /// Path of the Unix socket, created with mode 0600.
     pub socket: PathBuf,
+    /// Loopback address of the web console; port 0 takes a free one.
+    pub console: Option<SocketAddr>,
+    /// Holds its token, readable and long enough when the configuration was read.
+    pub console_token_file: Option<PathBuf>,
     /// How the daemon logs.
     pub log: LogFormat,
 }
@@ -332,9 +336,15 @@ impl Config {
             LogFormat::Json => "json",
             LogFormat::Journald => "journald",
         };
+        let console = self.admin.console.map_or(String::new(), |at| at.to_string());
+        let mut console = format!("console = {}\n", quoted(&console));
+        if let Some(file) = &self.admin.console_token_file {
+            // Writing into a `String` cannot fail.
+            let _ = writeln!(console, "console_token_file = {}", quoted(&file.to_string_lossy()));
+        }
         let mut text = format!(
             "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
-             [admin]\nsocket = {}\nlog = \"{log}\"\n\n\
+             [admin]\nsocket = {}\n{console}log = \"{log}\"\n\n\
              [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\nmax_identities = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),

@@ -299,28 +299,6 @@ impl Section {
         read.unwrap_or_default()
     }
 
-    /// Refuses every key that this version does not support, unless it is set to what it is anyway.
-    pub(super) fn refuse_later(&self, faults: &mut Collector<'_>) {
-        for (name, (raw, place)) in &self.values {
-            if self.kind(name) != Some(Kind::Later) {
-                continue;
-            }
-            let said = match raw {
-                Raw::Text(text) | Raw::Number(text) | Raw::Plain(text) => {
-                    Cow::Borrowed(text.as_str())
-                }
-                Raw::List(items) if items.is_empty() => Cow::Borrowed("[]"),
-                Raw::List(_) | Raw::Table | Raw::Bool => Cow::Borrowed("?"),
-            };
-            if said != self.default_of(name) {
-                faults.add(
-                    place,
-                    format!("`{name}` is not supported by this version yet: remove it"),
-                );
-            }
-        }
-    }
-
     fn scalar<T>(
         &self,
         name: &str,

@@ -122,8 +122,15 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
             "p.toml:2:1: each of `write_keys` must have at least 8 visible ASCII characters",
         ),
         (
-            "[admin]\nconsole = \"127.0.0.1:1\"\n",
-            "p.toml:2:1: `console` is not supported by this version yet",
+            "[admin]\nconsole = \"0.0.0.0:8481\"\n",
+            "p.toml:2:1: `console` must be a loopback address with its port, such as \"127.0.0.1:8481\"",
+        ),
+        ("[admin]\nconsole = \"localhost:8481\"\n", "p.toml:2:1: `console` must be a loopback"),
+        ("[admin]\nconsole = \"192.168.1.2:8481\"\n", "p.toml:2:1: `console` must be a loopback"),
+        ("[admin]\nconsole = \"127.0.0.1\"\n", "p.toml:2:1: `console` must be a loopback"),
+        (
+            "[admin]\nconsole_token_file = \"/nowhere/token\"\n",
+            "p.toml:2:1: the token file (`console_token_file` must be its path",
         ),
         (
             "[admin]\nlog = \"xml\"\n",

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::fleet::Fleet;
+use crate::admin::console::Console;
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Ask};
 use crate::clock;
@@ -148,7 +149,8 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let limits = config.ingest.limits;
         let service = ingest::Service::new(intake.clone(), counters, limits, stopped.clone());
-        let (stopped_ingest, stopped_admin, served) = (stopped.clone(), stopped, admin.clone());
+        let (stopped_ingest, stopped_admin, served) =
+            (stopped.clone(), stopped.clone(), admin.clone());
         let service = Arc::new(service);
         let keys = Arc::new(config.ingest.write_keys.clone());
         for listener in network {
@@ -162,6 +164,12 @@ impl Daemon {
             ingest::serve(ingest_socket, service, stopped_ingest).await;
             "the ingest socket"
         });
+        if let Some((listener, console)) = open_console(&config, &admin, &stopped).await? {
+            tasks.spawn(async move {
+                admin::console::serve(listener, Arc::new(console), stopped).await;
+                "the web console"
+            });
+        }
         tasks.spawn(async move {
             admin::serve(admin_socket, served, stopped_admin).await;
             "the admin socket"
@@ -305,6 +313,26 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         tracing::warn!(%address, "events and write keys travel in the clear on this network: prefer the Unix socket or a loopback address");
     }
     Ok(listener)
+}
+
+/// Binds the console's address and makes the console, where one is configured.
+async fn open_console(
+    config: &Config,
+    admin: &Arc<admin::Service>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<(TcpListener, Console)>> {
+    let Some(address) = config.admin.console else { return Ok(None) };
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "serve the web console on {address}: choose another address in admin.console, or stop what uses it"
+        )
+    })?;
+    let address = listener.local_addr().context("read a socket's address")?;
+    let token_file = config.admin.console_token_file.as_deref();
+    let (state_dir, stopped) = (&config.state_dir, stopped.clone());
+    let console = Console::open(admin.clone(), address, state_dir, token_file, stopped)?;
+    tracing::info!(console = %address, "the web console is served; `pillarbox console` prints how to enter it");
+    Ok(Some((listener, console)))
 }
 
 /// How long the parts of a daemon that cannot go on may take to end.

@@ -58,6 +58,7 @@ pub(super) mod tests {
             record_type: Arc::from(*record_type),
             record: Bytes::from(format!(r#"{{"id":"{seq}"}}"#)),
             person: PersonKeys::default(),
+            first_seen: None,
             committed_at: UnixMillis(0),
         };
         (1..).zip(types).map(entry).collect()

@@ -133,6 +133,7 @@ impl Lane {
                     record_type,
                     record,
                     person: PersonKeys::new([PersonKey(id)]),
+                    first_seen: None,
                 },
             }
         };
@@ -385,6 +386,7 @@ async fn a_push_of_the_largest_records_goes_whole() {
         record_type: record_type.clone(),
         record: record(id),
         person: PersonKeys::default(),
+        first_seen: None,
     };
     let items = (1..=101).map(|id| Item { once: None, content: item(id) }).collect();
     lane.spool.append(Append { items, ..Append::default() }).await.unwrap();

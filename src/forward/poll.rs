@@ -192,14 +192,15 @@ impl Poller {
         let Found { lane, entry } = found;
         let integration = self.settings.integration.clone();
         let record_type = entry.record_type.to_string();
-        let (seq, person) = (entry.seq, entry.person);
+        let (seq, person, at) = (entry.seq, entry.person, clock::now());
         Quarantined {
             origin: Origin::Record { lane, integration, seq, record_type, person },
             reason: "rejected_later".to_owned(),
             detail: super::push::cut(rejection.message.clone()),
             status: None,
-            at: clock::now(),
+            at,
             body: entry.record.to_vec(),
+            first_at: entry.first_seen.unwrap_or(at),
         }
     }
 

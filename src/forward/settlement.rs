@@ -78,7 +78,7 @@ fn settled(
     Settlement { lane, first, records, bytes, end, apart, copies, delivery }
 }
 
-/// The copy of one record for the quarantine.
+/// The copy of one record for the quarantine. One that came back from there keeps the time when it was first set aside.
 #[must_use]
 pub fn copy(source: Source<'_>, entry: &Entry, reason: &str, attempt: &Attempt) -> Quarantined {
     Quarantined {
@@ -94,6 +94,7 @@ pub fn copy(source: Source<'_>, entry: &Entry, reason: &str, attempt: &Attempt) 
         status: attempt.status(),
         at: attempt.answered_at,
         body: entry.record.to_vec(),
+        first_at: entry.first_seen.unwrap_or(attempt.answered_at),
     }
 }
 

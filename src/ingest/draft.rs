@@ -144,6 +144,7 @@ impl<'a> Draft<'a> {
                             record_type: self.record_type.clone(),
                             record: Bytes::from(record.bytes),
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
+                            first_seen: None,
                         },
                     });
                 }
@@ -250,6 +251,7 @@ impl<'a> Draft<'a> {
             status: None,
             at: self.received,
             body: raw.as_bytes().to_vec(),
+            first_at: self.received,
         };
         Item { once, content: Content::Quarantine(Box::new(entry)) }
     }

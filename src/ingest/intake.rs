@@ -119,6 +119,14 @@ impl Intake {
         Ok(integrations)
     }
 
+    /// The lane of an integration's records about the person with this address; `None` when it is not configured.
+    #[must_use]
+    pub fn lane(&self, integration: &str, email: Option<&str>) -> Option<LaneId> {
+        let integrations = self.integrations();
+        let known = integrations.iter().find(|known| known.name == integration);
+        known.map(|known| known.lane(Person { email, ..Person::default() }))
+    }
+
     /// Whether a request would be refused now.
     ///
     /// # Errors
@@ -203,7 +211,16 @@ impl Intake {
                 // Who pushes records has asked for consent where it is needed; a contact may be the very news of its end.
                 // The person can be erased all the same.
                 let person = PersonKeys::new(email.map(person::ready).map(PersonKey));
-                Item { once: None, content: Content::Record { lane, record_type, record, person } }
+                Item {
+                    once: None,
+                    content: Content::Record {
+                        lane,
+                        record_type,
+                        record,
+                        person,
+                        first_seen: None,
+                    },
+                }
             }));
         }
         self.spool.append(append).await?;
@@ -213,7 +230,8 @@ impl Intake {
         Ok(push.records.len())
     }
 
-    /// Takes an event of the quarantine in again, for one integration or for all, and removes it from there.
+    /// Takes an event of the quarantine, where it is since `received`, in again, for one integration or for all, and removes
+    /// it from there.
     ///
     /// # Errors
     /// [`ReplayError`]: the event stays in the quarantine.
@@ -256,7 +274,12 @@ impl Intake {
                 "it would be dropped ({reason}): drop it, or change the mapping"
             )));
         }
-        draft.append.items.iter_mut().for_each(|item| item.once = None); // asked for by an operator
+        for item in &mut draft.append.items {
+            item.once = None; // asked for by an operator
+            if let Content::Record { first_seen, .. } = &mut item.content {
+                *first_seen = Some(received);
+            }
+        }
         // It came before everything that was said since.
         draft.append.consents.retain(|said| !said.granted);
         draft.append.releases.push(release);

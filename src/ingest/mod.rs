@@ -29,6 +29,7 @@ use std::time::Duration;
 pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
 pub use self::intake::{Intake, Integration, ReplayError};
+pub(crate) use self::push::read as read_push;
 pub use self::service::{Service, serve, serve_network};
 pub use self::tally::Tallied;
 pub use self::write_key::WriteKeys;

@@ -23,6 +23,8 @@ pub const CHUNK_RECORDS_MAX: usize = 512;
 pub const VALUE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024;
 
 const KEY_BYTES: usize = 12;
+/// See [`Chunk`]: records that come back from the quarantine are few.
+const SEEN: u8 = 0x80;
 
 /// Why stored bytes are not a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +47,8 @@ pub struct Chunk<'a> {
     /// The `@type`s that occur in it.
     #[serde(borrow)]
     types: Vec<&'a str>,
-    /// (index into `types`, how many of `people`, bytes), in order.
+    /// (index into `types`, how many of `people`, bytes), in order. [`SEEN`] in the second says that one more of them is
+    /// no key, but when the record was first set aside.
     #[serde(borrow)]
     records: Vec<(u8, u8, Raw<'a>)>,
     /// The keys of the records' people, in the records' order.
@@ -81,7 +84,13 @@ impl<'a> Chunk<'a> {
 
     /// Adds a record, unless the chunk is full: then the caller starts another.
     #[must_use]
-    pub fn push(&mut self, record_type: &'a str, record: &'a [u8], person: PersonKeys) -> bool {
+    pub fn push(
+        &mut self,
+        record_type: &'a str,
+        record: &'a [u8],
+        person: PersonKeys,
+        first_seen: Option<UnixMillis>,
+    ) -> bool {
         let full = self.records.len() == CHUNK_RECORDS_MAX
             || (!self.records.is_empty() && self.bytes + record.len() > CHUNK_BYTES);
         let known = self.types.iter().position(|known| *known == record_type);
@@ -96,7 +105,9 @@ impl<'a> Chunk<'a> {
         self.people.extend(person.iter());
         // Two at most.
         let keys = u8::try_from(self.people.len() - before).unwrap_or_default();
-        self.records.push((index, keys, Raw(record)));
+        let seen = if first_seen.is_some() { SEEN } else { 0 };
+        self.people.extend(first_seen.map(|at| PersonKey(at.0)));
+        self.records.push((index, keys | seen, Raw(record)));
         self.bytes += record.len();
         true
     }
@@ -133,16 +144,18 @@ impl<'a> Chunk<'a> {
         let types: Vec<Arc<str>> = self.types.iter().map(|name| Arc::from(*name)).collect();
         let mut people = self.people.iter().copied();
         let all = self.records.iter().zip(first.0..).map(|((index, keys, record), seq)| {
-            let person = PersonKeys::new(people.by_ref().take(usize::from(*keys)));
-            (seq, index, record, person)
+            let person = PersonKeys::new(people.by_ref().take(usize::from(keys & !SEEN)));
+            let first_seen = (keys & SEEN > 0).then(|| people.next()).flatten();
+            (seq, index, record, person, first_seen.map(|at| UnixMillis(at.0)))
         });
         let later = all.filter(|(seq, ..)| *seq >= from.0);
         later
-            .filter_map(|(seq, index, record, person)| {
+            .filter_map(|(seq, index, record, person, first_seen)| {
                 let record_type = types.get(usize::from(*index))?.clone();
                 let record = buffer.slice_ref(record.0);
                 let committed_at = self.committed_at;
-                Some(Entry { seq: Seq(seq), record_type, record, person, committed_at })
+                let seq = Seq(seq);
+                Some(Entry { seq, record_type, record, person, first_seen, committed_at })
             })
             .collect()
     }
@@ -172,7 +185,8 @@ impl<'a> Chunk<'a> {
         if chunk.records.iter().any(|(index, ..)| usize::from(*index) >= chunk.types.len()) {
             return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
         }
-        let keys: usize = chunk.records.iter().map(|(_, keys, _)| usize::from(*keys)).sum();
+        let of = |keys: u8| usize::from(keys & !SEEN) + usize::from(keys & SEEN > 0);
+        let keys: usize = chunk.records.iter().map(|(_, keys, _)| of(*keys)).sum();
         if keys != chunk.people.len() {
             return Err(ChunkError::Body("its people are not those of its records".to_owned()));
         }
@@ -218,7 +232,7 @@ mod tests {
     fn packed(records: &[(String, Vec<u8>)]) -> Chunk<'_> {
         let mut chunk = Chunk::new(UnixMillis(7), 11);
         for (record_type, record) in records {
-            if !chunk.push(record_type, record, person(record)) {
+            if !chunk.push(record_type, record, person(record), seen(record)) {
                 break;
             }
         }
@@ -228,6 +242,10 @@ mod tests {
     /// None, one or two keys, by the record.
     fn person(record: &[u8]) -> PersonKeys {
         PersonKeys::new((0..record.len() as u64 % 3).map(PersonKey))
+    }
+
+    fn seen(record: &[u8]) -> Option<UnixMillis> {
+        record.len().is_multiple_of(2).then_some(UnixMillis(u64::MAX - record.len() as u64))
     }
 
     fn encoded(chunk: &Chunk<'_>) -> Vec<u8> {
@@ -253,6 +271,7 @@ mod tests {
             let entries = Chunk::decode(&buffer).unwrap().entries(Seq(5), Seq(0), &buffer);
             prop_assert_eq!(entries.len(), chunk.len());
             prop_assert!(entries.iter().all(|entry| entry.person == person(&entry.record)));
+            prop_assert!(entries.iter().all(|entry| entry.first_seen == seen(&entry.record)));
             prop_assert!(chunk.len() == 1 || chunk.bytes() <= CHUNK_BYTES);
             prop_assert_eq!(parse_key(&key(LaneId(lane), Seq(first))).unwrap(), (LaneId(lane), Seq(first)));
         }
@@ -275,11 +294,11 @@ mod tests {
         let (small, large) = (vec![b'x'; 12_000], vec![b'x'; RECORD_BYTES_MAX]);
         let mut chunk = Chunk::new(UnixMillis(0), 0);
         let nobody = PersonKeys::default();
-        assert!(chunk.push("a", &small, nobody) && chunk.push("a", &small, nobody));
-        assert!(!chunk.push("a", &small, nobody));
+        assert!(chunk.push("a", &small, nobody, None) && chunk.push("a", &small, nobody, None));
+        assert!(!chunk.push("a", &small, nobody, None));
         let mut alone = Chunk::new(UnixMillis(0), 0);
-        assert!(alone.push("a", &large, nobody));
-        assert!(!alone.push("a", b""[..].as_ref(), nobody));
+        assert!(alone.push("a", &large, nobody, None));
+        assert!(!alone.push("a", b""[..].as_ref(), nobody, None));
         assert!(encoded(&alone).len() <= VALUE_BYTES_MAX);
     }
 

@@ -100,6 +100,8 @@ pub enum Content {
         record: Bytes,
         /// Whose consent it needs.
         person: PersonKeys,
+        /// Of a record that comes back from the quarantine: when it was first set aside.
+        first_seen: Option<UnixMillis>,
     },
     /// To the quarantine.
     Quarantine(Box<Quarantined>),
@@ -125,6 +127,10 @@ pub struct Quarantined {
     pub at: UnixMillis,
     /// The exact bytes of the record or event.
     pub body: Vec<u8>,
+    /// When it was set aside for the first time: earlier than `at` where it was retried since. Stored beside the entry
+    /// (see `quarantine`).
+    #[serde(skip)]
+    pub first_at: UnixMillis,
 }
 
 /// The longest text kept with a quarantine entry or a delivery.
@@ -173,6 +179,8 @@ pub struct Entry {
     pub record: Bytes,
     /// Whose consent it needs.
     pub person: PersonKeys,
+    /// Of a record that came back from the quarantine: when it was first set aside.
+    pub first_seen: Option<UnixMillis>,
     /// When it was committed.
     pub committed_at: UnixMillis,
 }

@@ -31,7 +31,14 @@ async fn denied(spool: &Spool, id: u32) -> bool {
 fn entry(seq: u64, id: u32) -> Entry {
     let person = PersonKeys::new([PersonKey(u64::MAX), PersonKey(u64::from(id))]);
     let (record_type, committed_at) = ("t".into(), crate::clock::UnixMillis(0));
-    Entry { seq: Seq(seq), record_type, record: Bytes::new(), person, committed_at }
+    Entry {
+        seq: Seq(seq),
+        record_type,
+        record: Bytes::new(),
+        person,
+        first_seen: None,
+        committed_at,
+    }
 }
 
 async fn known(spool: &Spool, id: u32) -> bool {

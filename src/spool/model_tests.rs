@@ -49,6 +49,7 @@ pub(crate) fn record(lane: LaneId, record_type: &str, body: &[u8]) -> Item {
             record_type: Arc::from(record_type),
             record,
             person: PersonKeys::default(),
+            first_seen: None,
         },
     }
 }
@@ -66,6 +67,7 @@ pub(crate) fn quarantined(body: &[u8]) -> Quarantined {
         status: None,
         at: UnixMillis(1),
         body: body.to_vec(),
+        first_at: UnixMillis(1),
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! key    id u64 BE
-//! value  the sealed entry (see `sealed`), in parts when it is large (see `values`)
+//! value  the sealed entry (see `sealed`), in parts when it is large (see `values`):
+//!        version 1: the entry; version 2: (the entry, when it was first set aside)
 //! ```
 
 use super::entry::{QuarantineId, Quarantined};
 use super::error::ReadError;
 use super::log::frame::{FrameBuilder, Tree};
-use super::sealed::{seal, unseal};
+use super::sealed::{SealError, seal, seal_as, unseal, unseal_as};
 use super::store::{Store, StoreError};
 use super::values::Values;
 
@@ -18,9 +19,32 @@ const NEWEST: &[u8] = b"quarantine";
 /// Adds an entry to a frame; returns its stored bytes.
 pub(super) fn put(frame: &mut FrameBuilder, id: QuarantineId, entry: &Quarantined) -> u64 {
     let key = id.0.to_be_bytes();
-    let sealed = seal(&key, entry);
+    let sealed = encode(&key, entry);
     frame.put(Tree::Quarantine, &key, &sealed);
     sealed.len() as u64
+}
+
+/// The version that is written; the one before is still read.
+const VERSION: u8 = 2;
+
+fn encode(key: &[u8], entry: &Quarantined) -> Vec<u8> {
+    seal_as(VERSION, key, &(entry, entry.first_at))
+}
+
+/// Reads a sealed entry of either version.
+///
+/// # Errors
+/// See [`SealError`]: whatever the bytes are, never a panic.
+pub(super) fn decode(key: &[u8], sealed: &[u8]) -> Result<Quarantined, SealError> {
+    let (mut entry, first_at): (Quarantined, _) = if sealed.first() == Some(&VERSION) {
+        unseal_as(VERSION, key, sealed)?
+    } else {
+        let entry: Quarantined = unseal(key, sealed)?;
+        let at = entry.at;
+        (entry, at)
+    };
+    entry.first_at = first_at;
+    Ok(entry)
 }
 
 /// Notes the newest id, in the frame of its entry.
@@ -54,7 +78,7 @@ impl Store {
                 let id = id_of(&key)?;
                 // `None`: it has left the quarantine meanwhile.
                 let Some(sealed) = self.quarantine.read(&key, value)? else { return Ok(None) };
-                match unseal(&key, &sealed) {
+                match decode(&key, &sealed) {
                     Ok(entry) => Ok(Some((id, entry))),
                     Err(error) => {
                         Err(ReadError::Failed(format!("quarantine entry {}: {error}", id.0)))
@@ -85,4 +109,23 @@ fn id_of(key: &[u8]) -> Result<QuarantineId, StoreError> {
     let id = key.try_into().map(u64::from_be_bytes);
     id.map(QuarantineId)
         .map_err(|_| StoreError("a quarantine entry's key is not eight bytes".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+
+    #[test]
+    fn entries_of_both_versions_are_read() {
+        let mut entry = super::super::model_tests::quarantined(b"{}");
+        entry.first_at = UnixMillis(0);
+        let key = 7_u64.to_be_bytes();
+        assert_eq!(decode(&key, &encode(&key, &entry)), Ok(entry.clone()));
+        // As they were written before they knew a first time.
+        let old = seal(&key, &entry);
+        assert_eq!((old[0], decode(&key, &old).unwrap().first_at), (1, entry.at));
+        assert_eq!(decode(&key, &[9, 0, 0, 0, 0]), Err(SealError::Version(9)));
+        assert_eq!(decode(b"other", &encode(&key, &entry)), Err(SealError::Checksum));
+    }
 }

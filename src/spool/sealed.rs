@@ -1,4 +1,5 @@
-//! PURE. Small stored values: `version u8 = 1 ‖ CRC-32 u32 BE ‖ bincode`, checksummed together with their key.
+//! PURE. Small stored values: `version u8 ‖ CRC-32 u32 BE ‖ bincode`, checksummed together with their key. The version
+//! is 1 unless who seals it has changed its shape since.
 
 use bincode::Options as _;
 use serde::Serialize;
@@ -14,7 +15,7 @@ pub(super) enum SealError {
     #[error("the entry is cut off after {0} bytes")]
     Short(usize),
     /// Written by another version.
-    #[error("the entry has format {0}, this program reads {VERSION}")]
+    #[error("the entry has format {0}, which this program does not read")]
     Version(u8),
     /// The checksum does not match.
     #[error("the entry's checksum does not match its bytes")]
@@ -29,9 +30,14 @@ pub(super) enum SealError {
 /// # Panics
 /// When `value` is larger than [`SEALED_BYTES_MAX`]: the caller bounds it.
 pub(super) fn seal<T: Serialize>(key: &[u8], value: &T) -> Vec<u8> {
+    seal_as(VERSION, key, value)
+}
+
+/// The same, in another version of its shape.
+pub(super) fn seal_as<T: Serialize>(version: u8, key: &[u8], value: &T) -> Vec<u8> {
     let body = codec().serialize(value).expect("the caller keeps values under SEALED_BYTES_MAX");
     let mut sealed = Vec::with_capacity(HEAD_BYTES + body.len());
-    sealed.push(VERSION);
+    sealed.push(version);
     sealed.extend_from_slice(&checksum(key, &body).to_be_bytes());
     sealed.extend_from_slice(&body);
     sealed
@@ -42,10 +48,22 @@ pub(super) fn seal<T: Serialize>(key: &[u8], value: &T) -> Vec<u8> {
 /// # Errors
 /// See [`SealError`]: whatever the bytes are, never a panic.
 pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], sealed: &[u8]) -> Result<T, SealError> {
+    unseal_as(VERSION, key, sealed)
+}
+
+/// Reads what [`seal_as`] made in this version under the same key.
+///
+/// # Errors
+/// As [`unseal`].
+pub(super) fn unseal_as<T: DeserializeOwned>(
+    wanted: u8,
+    key: &[u8],
+    sealed: &[u8],
+) -> Result<T, SealError> {
     let Some((&[version, s0, s1, s2, s3], body)) = sealed.split_first_chunk::<HEAD_BYTES>() else {
         return Err(SealError::Short(sealed.len()));
     };
-    if version != VERSION {
+    if version != wanted {
         return Err(SealError::Version(version));
     }
     if checksum(key, body) != u32::from_be_bytes([s0, s1, s2, s3]) {

@@ -244,6 +244,7 @@ async fn again(spool: &Spool, lane: LaneId, newest: &[String]) -> Result<(), Str
             record_type: Arc::from("custom_event"),
             record: Bytes::from(format!(r#"{{"id":"{id}"}}"#)),
             person: PersonKeys::default(),
+            first_seen: None,
         },
     };
     let items = newest.iter().chain([&fresh]).map(item).collect();

@@ -155,6 +155,7 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
                     record_type,
                     record,
                     person: PersonKeys::new(scene.person(place as u64 + 1).map(PersonKey)),
+                    first_seen: None,
                 },
             }
         };

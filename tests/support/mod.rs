@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod console;
 pub(crate) mod victim;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -26,9 +26,44 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// Events that are sent together.
+/// What lines may share a request: all events, and records of one type for one integration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An event, to be mapped.
+    #[default]
+    Event,
+    /// A finished record.
+    Record {
+        /// Its `@type`.
+        record_type: String,
+        /// Whither; `None`: to every integration.
+        integration: Option<String>,
+    },
+}
+
+impl Kind {
+    /// The route that takes it.
+    pub(super) fn path(&self) -> String {
+        match self {
+            Kind::Event => "/v1/batch".to_owned(),
+            Kind::Record { integration: None, .. } => "/v2/push".to_owned(),
+            Kind::Record { integration: Some(name), .. } => format!("/v2/push?integration={name}"),
+        }
+    }
+
+    /// The status that says that it was taken.
+    pub(super) fn taken(&self) -> u16 {
+        match self {
+            Kind::Event => 200,
+            Kind::Record { .. } => 202,
+        }
+    }
+}
+
+/// Events, or records, that are sent together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
+    kind: Kind,
     events: Vec<(Place, Vec<u8>)>,
     bytes: usize,
 }
@@ -39,12 +74,15 @@ impl Batch {
     }
 
     /// Whether an event of `bytes` must wait for the next batch.
-    pub(super) fn is_full_for(&self, bytes: usize) -> bool {
+    pub(super) fn is_full_for(&self, kind: &Kind, bytes: usize) -> bool {
         let events = self.events.len();
-        events == BATCH_EVENTS_MAX || (events > 0 && self.bytes + bytes + 2 > BATCH_BYTES_MAX)
+        let differs = events > 0 && self.kind != *kind;
+        let too_large = events > 0 && self.bytes + bytes + 2 > BATCH_BYTES_MAX;
+        events == BATCH_EVENTS_MAX || differs || too_large
     }
 
-    pub(super) fn push(&mut self, place: Place, event: Vec<u8>) {
+    pub(super) fn push(&mut self, place: Place, kind: Kind, event: Vec<u8>) {
+        self.kind = kind;
         self.bytes += event.len() + 1;
         self.events.push((place, event));
     }
@@ -60,6 +98,10 @@ impl Batch {
         Bytes::from(body)
     }
 
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
     pub(super) fn place(&self, index: usize) -> Option<&Place> {
         self.events.get(index).map(|(place, _)| place)
     }
@@ -72,7 +114,7 @@ impl Batch {
         let second = self.events.split_off(self.events.len() / 2);
         let of = |events: Vec<(Place, Vec<u8>)>| {
             let bytes = events.iter().map(|(_, event)| event.len() + 1).sum();
-            Batch { events, bytes }
+            Batch { kind: self.kind.clone(), events, bytes }
         };
         Ok((of(self.events), of(second)))
     }
@@ -112,8 +154,8 @@ pub(super) enum Meaning {
     Wrong(String),
 }
 
-/// Judges an answer of the ingest socket (DESIGN.md section 4).
-pub(super) fn judge(status: u16, retry_after: Option<u64>, body: &[u8]) -> Meaning {
+/// Judges an answer of the ingest socket (DESIGN.md section 4), where `taken` is the status that says yes.
+pub(super) fn judge(taken: u16, status: u16, retry_after: Option<u64>, body: &[u8]) -> Meaning {
     #[derive(Deserialize)]
     struct Problem {
         message: String,
@@ -123,7 +165,7 @@ pub(super) fn judge(status: u16, retry_after: Option<u64>, body: &[u8]) -> Meani
         Err(_) => format!("status {status}: {}", String::from_utf8_lossy(body)),
     };
     match status {
-        200 => match serde_json::from_slice(body) {
+        status if status == taken => match serde_json::from_slice(body) {
             Ok(taken) => Meaning::Taken(taken),
             Err(error) => Meaning::Wrong(format!("its answer is not understood: {error}")),
         },
@@ -157,7 +199,7 @@ mod tests {
     #[test]
     fn every_status_has_its_meaning() {
         for status in 100..=599 {
-            let meaning = judge(status, Some(3), br#"{"code":"c","message":"why"}"#);
+            let meaning = judge(200, status, Some(3), br#"{"code":"c","message":"why"}"#);
             let expected = match status {
                 200 => Meaning::Taken(Taken::default()),
                 400 | 413 => Meaning::Refused("why".into()),
@@ -166,7 +208,10 @@ mod tests {
             };
             assert_eq!(meaning, expected, "{status}");
         }
-        let wrong = judge(200, None, b"<html>");
+        let pushed = judge(202, 202, None, br#"{"status":"OK","accepted":3,"rejected":0}"#);
+        assert_eq!(pushed, Meaning::Taken(Taken { accepted: 3, ..Taken::default() }));
+        assert!(matches!(judge(202, 200, None, b"{}"), Meaning::Wrong(_)));
+        let wrong = judge(200, 200, None, b"<html>");
         assert!(matches!(wrong, Meaning::Wrong(_)), "a stranger's 200 is no receipt: {wrong:?}");
     }
 
@@ -179,16 +224,32 @@ mod tests {
         assert!(wait(DELAY_FIRST, Some(seconds(30))) < seconds(2));
     }
 
+    #[test]
+    fn a_push_holds_one_type_for_one_integration() {
+        let kind = |record_type: &str, integration: Option<&str>| Kind::Record {
+            record_type: record_type.into(),
+            integration: integration.map(str::to_owned),
+        };
+        let mut batch = Batch::default();
+        assert!(!batch.is_full_for(&kind("order", None), 2));
+        batch.push(place(1), kind("order", None), b"{}".to_vec());
+        assert!(!batch.is_full_for(&kind("order", None), 2));
+        for other in [kind("product", None), kind("order", Some("uk")), Kind::Event] {
+            assert!(batch.is_full_for(&other, 2), "{other:?}");
+        }
+        assert_eq!(kind("order", Some("uk")).path(), "/v2/push?integration=uk");
+    }
+
     proptest! {
         #[test]
         fn batches_stay_within_their_limits(sizes in proptest::collection::vec(1_usize..200_000, 1..300)) {
             let mut batch = Batch::default();
             for (line, size) in (1..).zip(sizes) {
-                if batch.is_full_for(size) {
+                if batch.is_full_for(&Kind::Event, size) {
                     prop_assert!(batch.events.len() <= BATCH_EVENTS_MAX);
                     batch = Batch::default();
                 }
-                batch.push(place(line), vec![b'x'; size]);
+                batch.push(place(line), Kind::Event, vec![b'x'; size]);
                 let bytes = batch.body().len();
                 prop_assert!(bytes <= BATCH_BYTES_MAX || batch.events.len() == 1);
                 prop_assert_eq!(bytes, batch.bytes + 1);
@@ -199,7 +260,7 @@ mod tests {
         #[test]
         fn halves_keep_order_and_events(count in 1_u64..300) {
             let mut whole = Batch::default();
-            (1..=count).for_each(|line| whole.push(place(line), b"{}".to_vec()));
+            (1..=count).for_each(|line| whole.push(place(line), Kind::Event, b"{}".to_vec()));
             let (mut stack, mut alone) = (vec![whole], Vec::new());
             while let Some(batch) = stack.pop() {
                 match batch.halves() {

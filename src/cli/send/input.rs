@@ -9,16 +9,41 @@ use anyhow::Context as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::batch::Place;
+use super::batch::{Kind, Place};
 use super::line::{LINE_BYTES_MAX, with_id};
+use super::record;
 
 /// What is read.
 #[derive(Debug)]
 pub(super) enum Input {
-    /// A line that is not blank: the event to send, or what is wrong with it. With the bytes it took in the input.
-    Line(Place, u64, Result<Vec<u8>, String>),
+    /// A line that is not blank, with the bytes that it took in the input.
+    Line(Place, u64, Line),
     /// The input cannot be read any further.
     Failed(anyhow::Error),
+}
+
+/// What a line holds: the event or record to send, `None` when it needs no sending, or what is wrong with it.
+pub(super) type Line = Result<Option<(Kind, Vec<u8>)>, String>;
+
+/// What the lines are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Events.
+    Events,
+    /// Finished records: those for this integration, where one is named.
+    Records(Option<String>),
+}
+
+impl Lines {
+    fn read(&self, text: &[u8]) -> Line {
+        match self {
+            Lines::Events => {
+                let event = with_id(text, || format!("evt_{}", Uuid::now_v7().simple()));
+                event.map(|event| Some((Kind::Event, event)))
+            }
+            Lines::Records(integration) => record::read(text, integration.as_deref()),
+        }
+    }
 }
 
 /// Lines that wait to be sent; with [`LINE_BYTES_MAX`] it bounds what is in memory.
@@ -29,7 +54,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 ///
 /// # Errors
 /// When a file cannot be opened: before anything of any file is read.
-pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<mpsc::Receiver<Input>> {
+pub(super) fn read(files: &[PathBuf], are: Lines) -> anyhow::Result<mpsc::Receiver<Input>> {
     let files = if files.is_empty() { vec![PathBuf::from("-")] } else { files.to_vec() };
     for file in files.iter().filter(|file| !is_stdin(file)) {
         let opened = File::open(file).and_then(|opened| opened.metadata());
@@ -41,12 +66,12 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<mpsc::Receiver<Input>> {
     tokio::task::spawn_blocking(move || {
         for file in files {
             let read = if is_stdin(&file) {
-                lines_of(BufReader::new(std::io::stdin()), "stdin", &to)
+                lines_of(BufReader::new(std::io::stdin()), "stdin", &are, &to)
             } else {
                 let shown = file.display().to_string();
                 File::open(&file)
                     .with_context(|| format!("open {shown}"))
-                    .and_then(|opened| lines_of(BufReader::new(opened), &shown, &to))
+                    .and_then(|opened| lines_of(BufReader::new(opened), &shown, &are, &to))
             };
             match read {
                 Ok(true) => {}
@@ -63,7 +88,12 @@ pub(super) fn is_stdin(file: &Path) -> bool {
 }
 
 /// `false` once nobody takes the lines.
-fn lines_of(mut input: impl BufRead, name: &str, to: &mpsc::Sender<Input>) -> anyhow::Result<bool> {
+fn lines_of(
+    mut input: impl BufRead,
+    name: &str,
+    are: &Lines,
+    to: &mpsc::Sender<Input>,
+) -> anyhow::Result<bool> {
     let file: Arc<str> = Arc::from(name);
     let mut line = Vec::new();
     for number in 1.. {
@@ -87,7 +117,7 @@ fn lines_of(mut input: impl BufRead, name: &str, to: &mpsc::Sender<Input>) -> an
         let event = if too_long {
             Err(format!("longer than {LINE_BYTES_MAX} bytes"))
         } else {
-            with_id(text, || format!("evt_{}", Uuid::now_v7().simple()))
+            are.read(text)
         };
         let place = Place { file: file.clone(), line: number };
         if to.blocking_send(Input::Line(place, bytes as u64, event)).is_err() {
@@ -102,12 +132,12 @@ mod tests {
     use super::*;
 
     async fn read_all(files: &[PathBuf]) -> Vec<(u64, u64, Result<String, String>)> {
-        let mut lines = read(files).unwrap();
+        let mut lines = read(files, Lines::Events).unwrap();
         let mut seen = Vec::new();
         while let Some(input) = lines.recv().await {
             match input {
                 Input::Line(place, bytes, event) => {
-                    let event = event.map(|event| String::from_utf8(event).unwrap());
+                    let event = event.map(|event| String::from_utf8(event.unwrap().1).unwrap());
                     seen.push((place.line, bytes, event));
                 }
                 Input::Failed(error) => panic!("{error:#}"),
@@ -149,9 +179,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
         assert!(
-            format!("{:#}", read(std::slice::from_ref(&missing)).unwrap_err()).contains("missing")
+            format!("{:#}", read(std::slice::from_ref(&missing), Lines::Events).unwrap_err())
+                .contains("missing")
         );
-        let directory = read(&[folder.path().to_owned()]).unwrap_err().to_string();
+        let directory = read(&[folder.path().to_owned()], Lines::Events).unwrap_err().to_string();
         assert!(directory.contains("is a directory"), "{directory}");
     }
 }

@@ -5,10 +5,14 @@
 //! ```
 //! A batch that was not answered, or answered 503, is sent again until it is taken; an event without a `messageId` gets
 //! one first, so that a repeated batch is stored once (Promise 4). One event that no daemon would take costs only itself.
+//!
+//! Finished records go the same way to `/v2/push`, in order, at most 100 of one type at a time. A batch of them whose answer
+//! was lost is queued twice; Ometria merges a record that it has seen.
 
 mod batch;
 mod input;
 mod line;
+mod record;
 mod totals;
 
 #[cfg(test)]
@@ -27,7 +31,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::batch::{Batch, DELAY_FIRST, DELAY_MAX, Meaning, Taken, judge, wait};
-use self::input::Input;
+use self::input::{Input, Lines};
 use self::totals::Totals;
 use super::client::{Answered, Client};
 use super::show::{self, number};
@@ -43,6 +47,13 @@ pub(super) struct Send {
     /// Give up when the daemon takes nothing for this many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// The lines are finished Ometria records, or hold one as `record`, as `spool export` and `spool salvage` write them; of
+    /// those only what was queued is sent
+    #[arg(long)]
+    records: bool,
+    /// With --records: only what is for this integration, or does not say for which
+    #[arg(long, value_name = "NAME", requires = "records")]
+    integration: Option<String>,
     /// NDJSON files, an event a line; none, or `-`: standard input
     files: Vec<PathBuf>,
 }
@@ -57,7 +68,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(120);
 pub(super) async fn run(send: &Send) -> Result<(), Failure> {
     let socket = send.configured.ingest_socket(send.socket.as_deref())?;
     let client = Client::connect(&socket).await?;
-    let mut lines = input::read(&send.files)?;
+    let are = if send.records { Lines::Records(send.integration.clone()) } else { Lines::Events };
+    let mut lines = input::read(&send.files, are)?;
     let mut sender = Sender {
         socket,
         client: Some(client),
@@ -134,12 +146,13 @@ impl Sender {
                     self.bar.inc(bytes);
                     match event {
                         Err(message) => self.totals.invalid(&place, &message, &self.bar),
-                        Ok(event) => {
-                            if batch.is_full_for(event.len()) {
+                        Ok(None) => self.totals.skipped(),
+                        Ok(Some((kind, event))) => {
+                            if batch.is_full_for(&kind, event.len()) {
                                 due = None;
                                 self.deliver(std::mem::take(&mut batch)).await?;
                             }
-                            batch.push(place, event);
+                            batch.push(place, kind, event);
                             due.get_or_insert_with(|| Instant::now() + LINGER);
                         }
                     }
@@ -170,13 +183,13 @@ impl Sender {
 
     /// Sends one batch, again and again while it may still be taken.
     async fn push(&mut self, batch: &Batch) -> Result<Ended, Failure> {
-        let body = batch.body();
+        let (kind, body) = (batch.kind(), batch.body());
         let begun = Instant::now();
         let mut gone_since: Option<Instant> = None;
         let mut lost = 0;
         let mut delay = DELAY_FIRST;
         loop {
-            let (asked, why) = match self.post(&body).await {
+            let (asked, why) = match self.post(&kind.path(), &body).await {
                 Err(error) => {
                     gone_since.get_or_insert_with(Instant::now);
                     lost += 1;
@@ -184,7 +197,8 @@ impl Sender {
                 }
                 Ok(answered) => {
                     (gone_since, lost) = (None, 0);
-                    match judge(answered.status, answered.retry_after, &answered.body) {
+                    match judge(kind.taken(), answered.status, answered.retry_after, &answered.body)
+                    {
                         Meaning::Taken(taken) => return Ok(Ended::Taken(taken)),
                         Meaning::Refused(message) => return Ok(Ended::Refused(message)),
                         Meaning::Later(asked, why) => (asked, why),
@@ -192,7 +206,7 @@ impl Sender {
                             let socket = self.socket.display();
                             let from = batch.place(0).map(ToString::to_string).unwrap_or_default();
                             return Err(anyhow!(
-                                "{socket} does not take the events from {from} on: {why}"
+                                "{socket} does not take what follows from {from} on: {why}"
                             )
                             .into());
                         }
@@ -241,13 +255,13 @@ impl Sender {
         health.await.is_ok_and(|answered| matches!(answered.status, 200 | 503))
     }
 
-    async fn post(&mut self, body: &bytes::Bytes) -> anyhow::Result<Answered> {
+    async fn post(&mut self, path: &str, body: &bytes::Bytes) -> anyhow::Result<Answered> {
         // The daemon closes a connection that was quiet for long: that is no trouble.
         let mut client = match self.client.take().filter(Client::is_open) {
             Some(client) => client,
             None => reconnect(&self.socket).await?,
         };
-        let sent = client.request(Method::POST, "/v1/batch", body.clone(), Some(ANSWER_MAX));
+        let sent = client.request(Method::POST, path, body.clone(), Some(ANSWER_MAX));
         let answered = sent.await?;
         self.client = Some(client);
         Ok(answered)

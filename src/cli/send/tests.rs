@@ -114,7 +114,7 @@ async fn sent(
         totals: Totals::default(),
         bar: ProgressBar::hidden(),
     };
-    let mut lines = input::read(&[file]).unwrap();
+    let mut lines = input::read(&[file], Lines::Events).unwrap();
     let ended = sender.all(&mut lines).await;
     serving.abort();
     (daemon, sender.totals.to_string(), ended)
@@ -192,7 +192,13 @@ async fn a_quiet_input_keeps_nothing_back() {
     };
     let sending = tokio::spawn(async move { sender.all(&mut lines).await });
     let place = batch::Place { file: "stdin".into(), line: 1 };
-    to.send(Input::Line(place, 1, Ok(br#"{"messageId":"a"}"#.to_vec()))).await.unwrap();
+    to.send(Input::Line(
+        place,
+        1,
+        Ok(Some((batch::Kind::Event, br#"{"messageId":"a"}"#.to_vec()))),
+    ))
+    .await
+    .unwrap();
     let arrived = async {
         while daemon.stored.lock().unwrap().is_empty() {
             sleep(Duration::from_millis(5)).await;

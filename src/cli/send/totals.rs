@@ -17,6 +17,7 @@ pub(super) struct Totals {
     taken: Taken,
     dropped: BTreeMap<String, u64>,
     invalid: u64,
+    skipped: u64,
     told: u64,
 }
 
@@ -44,6 +45,11 @@ impl Totals {
     pub(super) fn invalid(&mut self, place: &Place, message: &str, bar: &ProgressBar) {
         self.invalid += 1;
         self.tell(&format!("{place}: {message}"), bar);
+    }
+
+    /// Counts a line that needs no sending.
+    pub(super) fn skipped(&mut self) {
+        self.skipped += 1;
     }
 
     pub(super) fn accepted(&self) -> u64 {
@@ -81,7 +87,17 @@ impl fmt::Display for Totals {
         }
         let after = if self.dropped.is_empty() { "" } else { ")" };
         let (quarantined, invalid) = (number(*quarantined), number(self.invalid));
-        write!(formatter, "{after}, {quarantined} quarantined, {invalid} invalid lines")
+        write!(formatter, "{after}, {quarantined} quarantined, {invalid} invalid lines")?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => {
+                let skipped = number(skipped);
+                write!(
+                    formatter,
+                    ", {skipped} passed over (not queued, or for another integration)"
+                )
+            }
+        }
     }
 }
 

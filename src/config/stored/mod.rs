@@ -221,7 +221,6 @@ fn read_one(
         faults.add(&place, "a stored file holds one [[integration]], and no other");
         return None;
     };
-    section.refuse_later(faults);
     let read = build::integration(section, source, faults)?;
     if read.name != name {
         let message = format!("a stored file is called by the `name` in it: {}.toml", read.name);

@@ -13,12 +13,15 @@ use super::super::sealed::seal;
 use super::super::store::LaneOnDisk;
 use crate::clock::UnixMillis;
 
+/// A record that is to be packed: its type, bytes and person, and when it was first set aside.
+pub(super) type Added = (Arc<str>, Bytes, PersonKeys, Option<UnixMillis>);
+
 /// A lane as the committer counts it: includes what the group under way has added.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) disk: LaneOnDisk,
     /// Records of the group under way.
-    pub(super) added: Vec<(Arc<str>, Bytes, PersonKeys)>,
+    pub(super) added: Vec<Added>,
     pub(super) added_bytes: u64,
     pub(super) settled: bool,
     /// It differs from what was published of it.
@@ -46,7 +49,9 @@ impl Lane {
         while rest.peek().is_some() {
             let mut chunk = Chunk::new(committed_at, self.disk.bytes);
             while rest
-                .next_if(|(record_type, record, person)| chunk.push(record_type, record, *person))
+                .next_if(|(record_type, record, person, first_seen)| {
+                    chunk.push(record_type, record, *person, *first_seen)
+                })
                 .is_some()
             {}
             let (lane, first, at) = (self.disk.lane, Seq(self.disk.newest + 1), frame.len() as u64);

@@ -145,13 +145,13 @@ impl Committer {
                 self.group.ids_known.insert(once);
             }
             match item.content {
-                Content::Record { lane, record_type, record, person } => {
+                Content::Record { lane, record_type, record, person, first_seen } => {
                     let lane = self
                         .lanes
                         .get_mut(&lane)
                         .expect("records go to lanes that `Spool::lane` gave");
                     lane.added_bytes += record.len() as u64;
-                    lane.added.push((record_type, record, person));
+                    lane.added.push((record_type, record, person, first_seen));
                 }
                 Content::Quarantine(entry) => self.group.quarantined.push(*entry),
                 Content::Nothing => {}

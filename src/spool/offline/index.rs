@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::chunk::{Chunk, parse_key};
 use super::super::entry::{Delivery, End, LaneId, Quarantined, Seq};
 use super::super::log::frame::{Part, Tree};
+use super::super::quarantine;
 use super::super::sealed::unseal;
 use super::super::store::Tallies;
 use super::ranges::Ranges;
@@ -109,7 +110,7 @@ impl Index {
             }
             (Tree::Quarantine, _) => {
                 let id = key.try_into().map(u64::from_be_bytes).ok()?;
-                self.quarantine.insert(id, unseal(key, value).ok()?);
+                self.quarantine.insert(id, quarantine::decode(key, value).ok()?);
             }
             (Tree::Deliveries, _) => {
                 let delivery: Delivery = unseal(key, value).ok()?;

@@ -38,6 +38,7 @@ async fn filled() -> (TempDir, PathBuf) {
             record_type: Arc::from("custom_event"),
             record: Bytes::from(body(seq)),
             person: PersonKeys::default(),
+            first_seen: None,
         };
         let append = Append { items: vec![Item { once: None, content }], ..Append::default() };
         spool.append(append).await.unwrap();
@@ -50,6 +51,7 @@ async fn filled() -> (TempDir, PathBuf) {
             status: None,
             at: UnixMillis(1),
             body: format!("\"{}\"", "q".repeat(bytes)).into_bytes(),
+            first_at: UnixMillis(1),
         };
         let item = Item { once: None, content: Content::Quarantine(Box::new(entry)) };
         spool.append(Append { items: vec![item], ..Append::default() }).await.unwrap();

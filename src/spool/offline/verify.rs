@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::copy::Copy;
 use super::{Offline, Progress};
 use crate::spool::chunk::{Chunk, parse_key};
-use crate::spool::entry::{Delivery, LaneId, Quarantined};
+use crate::spool::entry::{Delivery, LaneId};
 use crate::spool::error::OpenError;
 use crate::spool::generation::{failed, is_half_snapshot};
 use crate::spool::identity::Identity;
@@ -18,6 +18,7 @@ use crate::spool::log::recovery::{self, Tail};
 use crate::spool::log::segment::{self, Segment};
 use crate::spool::manifest::{Floor, Manifest};
 use crate::spool::opening::LOG;
+use crate::spool::quarantine;
 use crate::spool::sealed::unseal;
 use crate::spool::store::{Store, Tallies};
 use crate::spool::values::Values;
@@ -356,7 +357,7 @@ fn cursors(
 /// Every value of the store that has no lane.
 fn values(store: &Store, file: &Path, verified: &mut Verified) {
     let sealed = |key: &[u8], value: &[u8]| {
-        unseal::<Quarantined>(key, value).map(drop).map_err(|error| error.to_string())
+        quarantine::decode(key, value).map(drop).map_err(|error| error.to_string())
     };
     verified.quarantined = each(&store.quarantine, file, "quarantine entry", verified, sealed);
     let sealed = |key: &[u8], value: &[u8]| {
