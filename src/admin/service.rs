@@ -170,6 +170,7 @@ impl Service {
             now: clock::now(),
             refusing: self.spool.accepting().err().map(|error| error.to_string()),
             quarantined: self.spool.quarantine_count(),
+            disk_free: self.spool.disk_free(),
             ingest: self.counters.counts(),
             integrations,
         })

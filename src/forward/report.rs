@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::Action;
+use super::symptom::Symptoms;
 use super::verdict::{Attempt, Verdict};
+use crate::advice;
 use crate::clock::UnixMillis;
 
 /// What a lane's forwarder is doing.
@@ -61,6 +63,9 @@ pub struct Report {
     pub pushes_retried: u64,
     /// Records that upstream's 202s named as rejected.
     pub records_rejected: u64,
+    /// Records delivered since then that Ometria does less with than was meant.
+    #[serde(default)]
+    pub symptoms: Symptoms,
 }
 
 impl Report {
@@ -76,7 +81,7 @@ impl Report {
     /// An operator has it paused.
     pub(super) fn paused(&mut self) {
         (self.state, self.next_try_at) = (State::Paused, None);
-        "paused by an operator: `pillarbox resume` goes on".clone_into(&mut self.cause);
+        advice::PAUSED.clone_into(&mut self.cause);
     }
 
     /// It goes on, in `state`.
@@ -123,6 +128,7 @@ impl Report {
         let pushes_delivered = self.pushes_delivered + other.pushes_delivered;
         let pushes_retried = self.pushes_retried + other.pushes_retried;
         let records_rejected = self.records_rejected + other.records_rejected;
+        let symptoms = self.symptoms.plus(other.symptoms);
         let last_delivery_at = self.last_delivery_at.max(other.last_delivery_at);
         let trouble = |report: &Report| (report.state.trouble(), !report.cause.is_empty());
         let worse = if trouble(&other) > trouble(&self) { other } else { self };
@@ -132,6 +138,7 @@ impl Report {
             pushes_delivered,
             pushes_retried,
             records_rejected,
+            symptoms,
             ..worse
         }
     }
