@@ -17,6 +17,7 @@ mod show;
 mod simulate;
 mod spool;
 mod status;
+mod top;
 mod when;
 
 use std::path::{Path, PathBuf};
@@ -74,6 +75,9 @@ enum Command {
         after_help = "Examples:\n  pillarbox status\n  pillarbox status --json | jq '.integrations[].lane.queued_records'"
     )]
     Status(status::Status),
+    /// Show the status live, with keys to pause, resume and retry
+    #[command(after_help = "Example:\n  pillarbox top")]
+    Top(top::Live),
     /// List, show, retry, edit, drop, export or import what was set aside
     #[command(
         after_help = "Examples:\n  pillarbox quarantine list --status 400 --since 1d\n  pillarbox quarantine show 17\n  pillarbox quarantine edit 17\n  pillarbox quarantine retry --reason rejected --type product_viewed"
@@ -263,6 +267,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Send(send) => send::run(&send).await,
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
+        Command::Top(live) => top::run(&live).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
         Command::Pause(control) => {
             control::run(&control, "pause", "paused; events are taken, nothing is sent").await
