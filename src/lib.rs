@@ -37,6 +37,7 @@
 //! | [`spool`] | shell | everything on disk; names sled nowhere outside itself |
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 and in the web console |
+//! | [`advice`] | pure | what an operator is told to do |
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
 //! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
 //! | [`cli`] | | the commands |
@@ -47,6 +48,7 @@
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
 pub mod admin;
+pub mod advice;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -27,6 +27,9 @@ pub struct Status {
     pub refusing: Option<String>,
     /// Entries in the quarantine.
     pub quarantined: u64,
+    /// Bytes that the spool's file system has free.
+    #[serde(default)]
+    pub disk_free: Option<u64>,
     /// What came in since the start.
     pub ingest: Counts,
     /// Every integration that has a lane.

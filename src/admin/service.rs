@@ -195,6 +195,7 @@ impl Service {
             now: clock::now(),
             refusing: self.intake.accepting().err().map(|refusal| refusal.message),
             quarantined: self.spool.quarantine_count(),
+            disk_free: self.spool.disk_free(),
             ingest: self.counters.counts(),
             integrations,
             set_aside: self.set_aside(),

@@ -8,8 +8,10 @@ use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, cell, pretty, printable};
 use super::when::When;
 use super::{Admin, Failure};
 use crate::admin::protocol::{EventFound, EventQuery, EventsFound};
+use crate::advice;
 use crate::clock;
 use crate::event::Timestamp;
+use crate::forward::symptom;
 
 /// How often what has ended meanwhile is asked for.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -135,8 +137,26 @@ fn text(event: &EventFound, full: bool) -> String {
             lines.push(format!("request_id {}", printable(id)));
         }
     }
+    lines.extend(advised(event).iter().map(|advice| format!("{DIM}{}{DIM:#}", printable(advice))));
     lines.push(printable_lines(&pretty(event.record.get())));
     lines.join("\n")
+}
+
+/// What to do when Ometria does less with a delivered record than was meant.
+fn advised(event: &EventFound) -> Vec<String> {
+    let push = event.push.as_ref().filter(|_| event.state == "delivered");
+    let (Some(push), Some(event_type)) = (push, &event.event_type) else { return Vec::new() };
+    let record = event.record.get().as_bytes();
+    let symptoms = symptom::of_record(&event.record_type, record, push.answered_at);
+    let mut advised = Vec::new();
+    if symptoms.without_email > 0 {
+        advised.push(format!("no identity_email: {}", advice::NO_IDENTITY_EMAIL));
+    }
+    if symptoms.late > 0 {
+        advised.push(format!("over four hours old when it arrived: {}", advice::OLD));
+    }
+    advised.push(advice::invisible(event_type));
+    advised
 }
 
 fn printable_lines(text: &str) -> String {

@@ -20,6 +20,7 @@ mod show;
 mod simulate;
 mod spool;
 mod status;
+mod top;
 mod when;
 
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ enum Command {
         after_help = "Examples:\n  pillarbox metrics\n  pillarbox metrics --output /var/lib/prometheus/node-exporter/pillarbox.prom\n\nWith --output the file is replaced whole or not at all. When the daemon cannot be reached it says pillarbox_up 0, and the\nexit code is 69."
     )]
     Metrics(metrics::Metrics),
+    /// Show the status live, with keys to pause, resume and retry
+    #[command(after_help = "Example:\n  pillarbox top")]
+    Top(top::Live),
     /// List, show, retry, edit, drop, export or import what was set aside
     #[command(
         after_help = "Examples:\n  pillarbox quarantine list --status 400 --since 1d\n  pillarbox quarantine show 17\n  pillarbox quarantine edit 17\n  pillarbox quarantine retry --reason rejected --type product_viewed"
@@ -280,6 +284,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Map(map) => map::run(&map),
         Command::Status(status) => status::run(&status).await,
         Command::Metrics(metrics) => metrics::run(&metrics).await,
+        Command::Top(live) => top::run(&live).await,
         Command::Quarantine(quarantine) => quarantine::run(&quarantine).await,
         Command::Pause(control) => {
             control::run(&control, "pause", "paused; events are taken, nothing is sent").await

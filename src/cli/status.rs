@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use super::show::{self, BAD, BOLD, DIM, GOOD, WARN, age, number, printable};
 use super::{Admin, Failure};
 use crate::admin::protocol::{self, IntegrationStatus};
+use crate::advice;
 use crate::clock::UnixMillis;
 use crate::forward::State;
 use crate::mapping::table::EVENT_TYPE_CHARS_MAX;
@@ -55,10 +56,10 @@ fn text(status: &protocol::Status) -> String {
     }
     for (name, count) in &status.ingest.event_types_truncated {
         parts.push(format!(
-            "{WARN}{}{WARN:#}: {} records have an event type over {EVENT_TYPE_CHARS_MAX} characters, which Ometria cuts: give \
-             their events a shorter `event_type`",
+            "{WARN}{}{WARN:#}: {} records have an event type over {EVENT_TYPE_CHARS_MAX} characters: {}",
             printable(name),
-            number(*count)
+            number(*count),
+            advice::EVENT_TYPE_TRUNCATED
         ));
     }
     if status.quarantined > 0 {
@@ -116,7 +117,7 @@ fn table(status: &protocol::Status) -> String {
 }
 
 /// What an operator should know of an integration, a line each; nothing when all is well.
-fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
+pub(super) fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
     let (name, lane, report) = (&known.name, &known.lane, &known.report);
     let mut causes = Vec::new();
     if !report.cause.is_empty() {
@@ -145,7 +146,12 @@ fn causes(known: &IntegrationStatus, now: UnixMillis) -> Vec<String> {
             "{WARN}{name}{WARN:#}: what Ometria rejects after its 202 cannot be read: {cause}; it is tried again, and `poll_errors = \"0s\"` switches it off"
         ));
     }
+    let without_email =
+        format!("without identity_email since the start: {}", advice::NO_IDENTITY_EMAIL);
+    let overdue = format!("over four hours old since the start: {}", advice::OLD);
     for (count, what) in [
+        (report.symptoms.without_email, &*without_email),
+        (report.symptoms.late, &*overdue),
         (ledger.found, "rejected after their 202: `pillarbox quarantine list` (rejected_later)"),
         (ledger.unknown, "listed by Ometria as rejected and not ours, or no longer kept"),
         (
@@ -207,12 +213,12 @@ pub(super) fn state(known: &IntegrationStatus) -> (&'static str, Style) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::forward::Report;
     use crate::spool::LaneStats;
 
-    fn known(name: &str, state: State, cause: &str) -> IntegrationStatus {
+    pub(in crate::cli) fn known(name: &str, state: State, cause: &str) -> IntegrationStatus {
         IntegrationStatus {
             name: name.into(),
             endpoint: Some("https://x/".into()),
@@ -237,7 +243,7 @@ mod tests {
         }
     }
 
-    fn of(integrations: Vec<IntegrationStatus>) -> protocol::Status {
+    pub(in crate::cli) fn of(integrations: Vec<IntegrationStatus>) -> protocol::Status {
         protocol::Status {
             version: "1".into(),
             pid: 7,
@@ -245,6 +251,7 @@ mod tests {
             now: UnixMillis(3_600_000),
             refusing: None,
             quarantined: 0,
+            disk_free: Some(3 << 30),
             ingest: crate::ingest::Counts::default(),
             integrations,
             set_aside: vec!["es: its stored file has faults".into()],
@@ -288,6 +295,7 @@ mod tests {
         old.endpoint = None;
         let mut uk = known("uk", State::Idle, "");
         uk.report.records_rejected = 4;
+        (uk.report.symptoms.without_email, uk.report.symptoms.late) = (7, 8);
         (uk.lane.withheld, uk.lane.erased) = (5, 6);
         uk.lane.newest += 5 + 6 + 1;
         let mut status = of(vec![uk, old]);
@@ -305,6 +313,8 @@ mod tests {
             "uk: 1,234 records have an event type over 512 characters",
             "uk: 13,580,257 records were accepted, but what has ended and the 1,234,567 in the log are not as many",
             "uk: 5 withheld",
+            "uk: 7 without identity_email since the start: delivered, but not linked",
+            "uk: 8 over four hours old since the start: delivered, but Ometria starts no automation",
             "uk: 6 erased",
             "quarantine: 9 set aside",
             "3 refused (spool_full 3)",

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::spool::{Entry, RECORD_BYTES_MAX};
+use crate::spool::{End, Entry, RECORD_BYTES_MAX, Seq};
 
 /// Records that Ometria takes in a push (OMETRIA.md).
 pub const RECORDS_MAX: usize = 100;
@@ -25,6 +25,15 @@ pub fn cut(entries: &[Entry], records_max: usize) -> Cut {
     let same = entries.iter().take_while(|entry| entry.record_type == first.record_type).count();
     let records = same.min(records_max);
     Cut { records, complete: records == records_max || same < entries.len() }
+}
+
+/// Those of `entries` that are sent: all but the ones that end `apart`, which ascend.
+pub fn sent<'e>(
+    entries: &'e [Entry],
+    apart: &'e [(Seq, End)],
+) -> impl Iterator<Item = &'e Entry> + Clone {
+    let is_sent = |entry: &&Entry| apart.binary_search_by_key(&entry.seq, |it| it.0).is_err();
+    entries.iter().filter(is_sent)
 }
 
 /// The body of a push: `[` + records joined by `,` + `]`.

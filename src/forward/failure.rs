@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustls::CertificateError;
 
+use crate::advice;
+
 /// Why there was no answer. All of it may pass.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
@@ -14,10 +16,10 @@ pub enum PushError {
     #[error("no answer within {0:?} (`timeout`)")]
     Timeout(Duration),
     /// The name does not resolve.
-    #[error("the name in `endpoint` does not resolve: {0}; check the name and the host's DNS")]
+    #[error("the name in `endpoint` does not resolve: {0}; {cure}", cure = advice::DNS)]
     Dns(String),
     /// Refused or unreachable.
-    #[error("cannot connect: {0}; check the network, a firewall, and `endpoint`")]
+    #[error("cannot connect: {0}; {cure}", cure = advice::CONNECT)]
     Connect(String),
     /// No trust, or no TLS at all.
     #[error("TLS failed: {0}")]
@@ -29,7 +31,7 @@ pub enum PushError {
     #[error("the connection was closed before the answer: {0}")]
     Closed(String),
     /// The answer was no HTTP.
-    #[error("the answer is no HTTP: {0}; something else listens at `endpoint`")]
+    #[error("the answer is no HTTP: {0}; {cure}", cure = advice::NOT_HTTP)]
     NotHttp(String),
     /// Anything else.
     #[error("the push failed: {0}")]
@@ -86,24 +88,25 @@ pub(super) struct ProxyFailed {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoTunnel {
     /// Its name does not resolve.
-    #[error("has a name that does not resolve: {0}; check `proxy` or HTTPS_PROXY")]
+    #[error("has a name that does not resolve: {0}; {cure}", cure = advice::PROXY)]
     Dns(String),
     /// Refused or unreachable.
-    #[error("cannot be reached: {0}; check that it runs, and `proxy` or HTTPS_PROXY")]
+    #[error("cannot be reached: {0}; {cure}", cure = advice::PROXY_DOWN)]
     Connect(String),
     /// Closed or broken before the answer was complete.
     #[error(
-        "broke the connection off before it had connected to the endpoint: {0}; its log may say why"
+        "broke the connection off before it had connected to the endpoint: {0}; {cure}",
+        cure = advice::PROXY_LOG
     )]
     Closed(String),
     /// The answer was no HTTP, or too long.
-    #[error("does not answer as an HTTP proxy does; check `proxy` or HTTPS_PROXY")]
+    #[error("does not answer as an HTTP proxy does; {cure}", cure = advice::PROXY)]
     Garbled,
     /// It answered with this status.
     #[error("{}", refused(*.0))]
     Refused(u16),
     /// It did not answer in time.
-    #[error("made no connection to the endpoint within {0:?}; its log may say why")]
+    #[error("made no connection to the endpoint within {0:?}; {cure}", cure = advice::PROXY_LOG)]
     Silent(Duration),
 }
 
@@ -121,13 +124,13 @@ impl NoTunnel {
 fn refused(status: u16) -> String {
     match status {
         401 | 407 => format!(
-            "lets nobody pass without user and password, or not with these ({status}): check the user and password in `proxy` \
-             or HTTPS_PROXY"
+            "lets nobody pass without user and password, or not with these ({status}): {}",
+            advice::PROXY_PASSWORD
         ),
-        403 | 405 => format!(
-            "may not connect to the endpoint ({status}): its rules must allow its host and port"
-        ),
-        _ => format!("cannot connect to the endpoint ({status}); its log may say why"),
+        403 | 405 => {
+            format!("may not connect to the endpoint ({status}): {}", advice::PROXY_RULES)
+        }
+        _ => format!("cannot connect to the endpoint ({status}); {}", advice::PROXY_LOG),
     }
 }
 
@@ -190,20 +193,18 @@ fn is_closed(error: &(dyn Error + 'static)) -> bool {
 fn untrusted(error: &rustls::Error) -> String {
     let cure = match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "where a proxy inspects TLS, or the endpoint has a CA of its own, name the CA's certificate in `ca_file`"
-            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => advice::TLS_ISSUER,
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => "check the host's clock",
+            | CertificateError::NotValidYetContext { .. } => advice::TLS_TIME,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "check the name in `endpoint`"
+                advice::TLS_NAME
             }
-            _ => "the endpoint's operator must renew it",
+            _ => advice::TLS_OTHER,
         },
         rustls::Error::InvalidMessage(_) => {
-            return format!("the endpoint does not speak TLS ({error}); check `endpoint`");
+            return format!("the endpoint does not speak TLS ({error}); {}", advice::NO_TLS);
         }
         _ => return error.to_string(),
     };

@@ -16,7 +16,7 @@
 //! | `verdict` (PURE) | what an attempt means |
 //! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
 //! | `pace` (PURE), `shared_pace` | the least time between two pushes, of all lanes of an integration |
-//! | `settlement`, `report` (PURE) | what is kept of a push, what an operator is told |
+//! | `settlement`, `report`, `symptom` (PURE) | what is kept of a push, what an operator is told |
 //!
 //! - One push is in flight, and the next starts only after the last settlement is written: a kill repeats the push in flight
 //!   alone (Promise 4), a power cut at most the last few, whose flush runs beside the next pushes.
@@ -42,6 +42,7 @@ mod route;
 mod settings;
 pub mod settlement;
 mod shared_pace;
+pub mod symptom;
 pub mod verdict;
 pub mod way;
 
@@ -62,7 +63,9 @@ pub use self::way::Way;
 use self::batch::{BYTES_MAX, Cut};
 use self::plan::{Action, Plan};
 use self::settlement::Source;
+use self::symptom::Symptoms;
 use self::verdict::{Attempt, Verdict};
+use crate::advice;
 use crate::clock;
 use crate::kill_point;
 use crate::spool::{AppendError, End, Entry, LaneId, Quarantined, ReadError, Seq, Spool};
@@ -129,9 +132,7 @@ pub async fn run<U: Upstream>(
     };
     match forwarder.deliver(&mut control).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
-            let cause = format!(
-                "{error}; nothing is skipped: stop the daemon, copy state_dir away before anything else, then `pillarbox spool verify` and `pillarbox spool salvage`"
-            );
+            let cause = format!("{error}; {}", advice::DAMAGED);
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
             forwarder.report.send_modify(|report| report.damaged(cause));
             stopped(&mut control).await;
@@ -326,8 +327,7 @@ impl<U: Upstream> Forwarder<U> {
         control: &mut watch::Receiver<Control>,
     ) -> Option<Attempt> {
         let next = self.queue.get(..records)?;
-        let is_sent = |entry: &&Entry| apart.binary_search_by_key(&entry.seq, |it| it.0).is_err();
-        let body = batch::body(next.iter().filter(is_sent));
+        let body = batch::body(batch::sent(next, &apart));
         let bytes = body.len();
         self.attempts = self.attempts.saturating_add(1);
         let state = self.plan.state();
@@ -407,7 +407,7 @@ impl<U: Upstream> Forwarder<U> {
         self.log(attempt, action);
         let state = self.plan.state();
         let cause = match state {
-            State::Storm => self.storm(),
+            State::Storm => advice::storm(self.settings.storm_limit),
             State::Pushing | State::Idle => String::new(),
             // In the middle of a search, what began it is told.
             State::Isolating if *action != Action::Split => self.report.borrow().cause.clone(),
@@ -430,15 +430,29 @@ impl<U: Upstream> Forwarder<U> {
             }
         }
         let of_plan = (state, self.plan.failures());
-        self.report.send_modify(|report| report.judged(attempt, verdict, action, of_plan, &cause));
+        let symptoms = match verdict {
+            Verdict::Accepted(_) => self.symptoms(attempt),
+            _ => Symptoms::default(),
+        };
+        self.report.send_modify(|report| {
+            report.judged(attempt, verdict, action, of_plan, &cause);
+            report.symptoms = report.symptoms.plus(symptoms);
+        });
     }
 
-    fn storm(&self) -> String {
-        let limit = self.settings.storm_limit;
-        format!(
-            "{limit} records in a row were rejected (`storm_limit`): the rest stays queued. \
-             `pillarbox quarantine list` shows the answers; the next record is tried every minute"
-        )
+    /// What should be known of the records that an attempt has delivered; logged when it is news.
+    fn symptoms(&self, attempt: &Attempt) -> Symptoms {
+        let sent =
+            batch::sent(self.queue.get(..attempt.records).unwrap_or_default(), &attempt.apart);
+        let found = symptom::of(sent, attempt.answered_at);
+        let (before, integration) = (self.report.borrow().symptoms, &self.settings.integration);
+        if found.without_email > 0 && before.without_email == 0 {
+            tracing::warn!(%integration, advice = advice::NO_IDENTITY_EMAIL, "a record without identity_email was delivered; `pillarbox status` counts them");
+        }
+        if found.late > 0 && before.late == 0 {
+            tracing::warn!(%integration, advice = advice::OLD, "a record over four hours old was delivered; `pillarbox status` counts them");
+        }
+        found
     }
 
     fn log(&self, attempt: &Attempt, action: &Action) {

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::Action;
+use super::symptom::Symptoms;
 use super::verdict::{Attempt, Verdict};
+use crate::advice;
 use crate::clock::UnixMillis;
 
 /// What a lane's forwarder is doing.
@@ -90,6 +92,9 @@ pub struct Report {
     pub pushes_retried: u64,
     /// Records that upstream's 202s named as rejected.
     pub records_rejected: u64,
+    /// Records delivered since then that Ometria does less with than was meant.
+    #[serde(default)]
+    pub symptoms: Symptoms,
 }
 
 impl Report {
@@ -102,6 +107,7 @@ impl Report {
             pushes_delivered: earlier.pushes_delivered,
             pushes_retried: earlier.pushes_retried,
             records_rejected: earlier.records_rejected,
+            symptoms: earlier.symptoms,
             ..Report::default()
         }
     }
@@ -118,7 +124,7 @@ impl Report {
     /// An operator has it paused.
     pub(super) fn paused(&mut self) {
         (self.state, self.next_try_at) = (State::Paused, None);
-        "paused by an operator: `pillarbox resume` goes on".clone_into(&mut self.cause);
+        advice::PAUSED.clone_into(&mut self.cause);
     }
 
     /// It goes on, in `state`.
@@ -165,6 +171,7 @@ impl Report {
         let pushes_delivered = self.pushes_delivered + other.pushes_delivered;
         let pushes_retried = self.pushes_retried + other.pushes_retried;
         let records_rejected = self.records_rejected + other.records_rejected;
+        let symptoms = self.symptoms.plus(other.symptoms);
         let last_delivery_at = self.last_delivery_at.max(other.last_delivery_at);
         let trouble = |report: &Report| (report.state.trouble(), !report.cause.is_empty());
         let worse = if trouble(&other) > trouble(&self) { other } else { self };
@@ -174,6 +181,7 @@ impl Report {
             pushes_delivered,
             pushes_retried,
             records_rejected,
+            symptoms,
             ..worse
         }
     }
@@ -211,10 +219,12 @@ mod tests {
             pushes_delivered: 3,
             pushes_retried: 2,
             records_rejected: 1,
+            symptoms: Symptoms { without_email: 5, late: 4 },
         };
         let after = Report::after(&earlier);
         assert_eq!((after.state, after.cause.as_str(), after.failures), (State::Idle, "", 0));
         assert_eq!((after.next_try_at, after.last_status), (None, None));
+        assert_eq!(after.symptoms, earlier.symptoms);
         let counts = (after.pushes, after.pushes_delivered, after.pushes_retried);
         assert_eq!((counts, after.records_rejected), ((6, 3, 2), 1));
         assert_eq!(after.last_delivery_at, Some(UnixMillis(7)));

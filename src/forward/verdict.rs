@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::failure::PushError;
 use super::push::Answer;
+use crate::advice;
 use crate::clock::UnixMillis;
 use crate::spool::{End, Seq};
 
@@ -107,38 +108,12 @@ pub fn judge(attempt: &Attempt) -> Verdict {
     }
 }
 
-/// What to tell the operator about an attempt that was not accepted: what it means and what to do, after the
-/// troubleshooting table of OMETRIA.md.
+/// What to tell the operator about an attempt that was not accepted: what it means and what to do (see [`advice`]).
 #[must_use]
 pub fn cause(attempt: &Attempt) -> String {
-    let status = match &attempt.outcome {
-        Ok(answer) => answer.status,
-        Err(error) => return error.to_string(),
-    };
-    match status {
-        401 | 403 => format!(
-            "{status}: Ometria refuses the API key. It is missing, invalid, or a Query API (Website Personalisation) key: generate a \
-             Data API key with push access under Settings > API keys; a new key can take ten minutes to work"
-        ),
-        400 | 422 => format!(
-            "{status}: Ometria refuses a record; the push is split until it stands alone in the quarantine: look at its mapping"
-        ),
-        413 => format!(
-            "{status}: the push or a record in it is too large; it is split until the record stands alone in the quarantine"
-        ),
-        429 => format!(
-            "{status}: Ometria's rate limit or its backlog of 50,000 records; the pace is halved"
-        ),
-        500..=599 | 408 | 425 => format!("{status}: Ometria cannot take the push now"),
-        200..=299 => format!(
-            "{status} is not Ometria's 202: a captive portal or a proxy answers in its place"
-        ),
-        300..=399 => {
-            format!("{status}: the endpoint redirects, which is never followed: correct `endpoint`")
-        }
-        _ => format!(
-            "{status}: the endpoint is wrong, the records are not: correct `endpoint` (https://api.ometria.com/v2/push)"
-        ),
+    match &attempt.outcome {
+        Ok(answer) => advice::answer(answer.status),
+        Err(error) => error.to_string(),
     }
 }
 

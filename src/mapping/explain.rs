@@ -6,10 +6,11 @@ use serde::ser::{Serialize, Serializer};
 use super::consent::{Consent, Stance};
 use super::record::Record;
 use super::rules::Rules;
+use crate::advice;
 use crate::event::{Event, Timestamp};
 
-/// Seconds after which an event starts no automation at Ometria (read 2026-06).
-const AUTOMATION_SECONDS_MAX: i64 = 4 * 3600;
+/// Seconds after which an event starts no automation.
+const AUTOMATION_SECONDS_MAX: i64 = advice::AUTOMATION_MAX.as_secs().cast_signed();
 
 /// What should be known of a record that is sent nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,13 +50,9 @@ impl Note {
     #[must_use]
     pub fn cure(self) -> &'static str {
         match self {
-            Note::NoIdentityEmail => {
-                "it is delivered, but not linked to a customer: call `identify` with the email before `track`"
-            }
-            Note::EventTypeTruncated => {
-                "Ometria cuts it: give the event a shorter `event_type` in its [integration.events] table"
-            }
-            Note::Old => "it is delivered, but starts no automation",
+            Note::NoIdentityEmail => advice::NO_IDENTITY_EMAIL,
+            Note::EventTypeTruncated => advice::EVENT_TYPE_TRUNCATED,
+            Note::Old => advice::OLD,
         }
     }
 }

@@ -367,6 +367,13 @@ impl Spool {
         self.shared.no_room()
     }
 
+    /// Bytes that the spool's file system has free for others than root; `None` when it does not say.
+    #[must_use]
+    pub fn disk_free(&self) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.shared.options.directory).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// What was last noted under `name`.
     ///
     /// # Errors

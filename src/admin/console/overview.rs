@@ -244,6 +244,7 @@ mod tests {
             ingest: Counts::default(),
             integrations: vec![known],
             set_aside: Vec::new(),
+            disk_free: None,
         }
     }
 

@@ -7,7 +7,9 @@ use askama::Template;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{ALLOW, CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT, ALLOW, CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER,
+};
 use hyper::{Method, Request, StatusCode};
 
 use super::access::{self, Caller, Stranger};
@@ -19,6 +21,7 @@ use super::notices::Notice;
 use super::session::{self, Session};
 use super::shell::Shell;
 use super::{Console, events, integrations, locked, overview, quarantine, token_file};
+use crate::admin::metrics::Format;
 use crate::admin::protocol::Status;
 use crate::clock;
 use crate::spool::ReadError;
@@ -109,6 +112,7 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         ("/assets/icon.svg", false) => {
             return answer::typed(StatusCode::OK, "image/svg+xml", ICON);
         }
+        ("/metrics", false) => return figures(console, request.headers()).await,
         ("/login", false) if known.is_some() => return answer::see_other("/"),
         ("/login", false) => return answer::page(&Login { problem: None }),
         ("/login", true) => {
@@ -138,6 +142,16 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         renew(console, &mut answer, &cookie);
     }
     answer
+}
+
+/// The figures for a scraper, which has no session: sums and names of integrations, nothing of any event, and on a loopback
+/// address alone.
+async fn figures(console: &Console, headers: &HeaderMap) -> Answer {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    match console.service.metrics(Format::asked(accept)).await {
+        Ok(shown) => answer::typed(StatusCode::OK, shown.content_type, shown.body),
+        Err(error) => answer::plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 /// Answers somebody who has signed in.

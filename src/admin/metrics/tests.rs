@@ -54,6 +54,7 @@ fn snapshot() -> Snapshot {
             ingest,
             integrations: Vec::new(),
             set_aside: Vec::new(),
+            disk_free: None,
         },
         refusing: Some("disk_low"),
         connections: 2,

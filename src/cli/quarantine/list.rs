@@ -7,6 +7,7 @@ use super::super::Failure;
 use super::super::client::Client;
 use super::super::show::{self, BOLD, DIM, age, cell, number, pretty, printable, short_age};
 use crate::admin::protocol::{QuarantineEntry, QuarantineFilter, QuarantineQuery};
+use crate::advice;
 use crate::clock::{self, UnixMillis};
 use crate::spool::Origin;
 
@@ -133,6 +134,7 @@ fn described(entry: &QuarantineEntry, now: UnixMillis) -> String {
         Some(status) => field("answer", &format!("{status} {}", entry.detail)),
         None => field("detail", &entry.detail),
     }
+    field("do", advice::set_aside(&entry.reason));
     field("body", &format!("{} bytes", number(entry.bytes as u64)));
     let body = entry.body.as_ref().map(|body| pretty(body.get())).unwrap_or_default();
     lines.extend(body.lines().map(printable));
@@ -196,6 +198,7 @@ mod tests {
              event   product_added_to_a_very_long_list\n\
              reason  rejected\n\
              answer  400 \\u{1b}[2Jno\n\
+             do      Ometria refused this record alone: see what the answer says, then mend it (`quarantine edit`), or the mapping of its event for those to come\n\
              body    1,234 bytes\n\
              {\n  \"id\": \"x\",\n  \"n\": 1.00\n}"
         );
