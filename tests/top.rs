@@ -40,10 +40,8 @@ fn the_live_view_shows_asks_and_leaves_the_terminal_as_it_was() {
     view.forget();
     let daemon = host.start();
     view.shows("accepting");
-    wait_until("the resumption", || {
-        view.press("r");
-        state() == "idle"
-    });
+    view.press("r");
+    wait_until("the resumption", || state() == "idle");
     view.press("q");
     assert!(view.ended().contains(GIVEN_BACK));
 

@@ -293,7 +293,7 @@ mod tests {
         gone.update(Err("nobody answers \u{1b}[2J".into()), UnixMillis(4000));
         let (_, lines) = drawn(&gone, Palette::Plain, (80, 24));
         assert!(
-            lines[0].contains(r"NO ANSWER for 5 s, trying again: nobody answers \u{1b}"),
+            lines[2].contains(r"NO ANSWER for 5 s, trying again: nobody answers \u{1b}"),
             "{lines:?}"
         );
         let mut status = of(vec![known("uk", State::Idle, "")]);
