@@ -34,7 +34,7 @@ pub(super) struct Add {
     /// Any other setting, named as in the configuration file, such as linger=1s or retry.max=1min
     #[arg(long, value_name = "NAME=VALUE", value_parser = super::super::key_and_value)]
     setting: Vec<String>,
-    /// Take all settings from the [[integration]] of a TOML file, mappings of events included
+    /// Take all settings from a TOML file that holds an integration as the configuration file does, mappings included
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
 }
