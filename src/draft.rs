@@ -192,3 +192,57 @@ fn setting(raw: &RawValue, depth: usize) -> Result<Option<Setting>, &'static str
     }
     Ok(Some(Setting::Table(settings)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Draft, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn settings_keep_their_order_and_numbers_their_digits() {
+        for (json, again) in [
+            (r#"{"z":1,"a":{"y":79.00,"b":[true,"x"]}}"#, None),
+            (r#"{"n":12345678901234567890123,"e":1e5,"t":"\"é\""}"#, None),
+            ("{}", None),
+            // `null` is absent, and of a repeated setting the last counts.
+            (r#"{"a":null,"b":{"c":null},"d":1,"d":2}"#, Some(r#"{"b":{},"d":2}"#)),
+        ] {
+            let draft = read(json).unwrap();
+            assert_eq!(serde_json::to_string(&draft).unwrap(), again.unwrap_or(json));
+        }
+    }
+
+    #[test]
+    fn what_is_no_draft_is_refused_and_nothing_of_it_told() {
+        let deep = |depth| format!("{}1{}", r#"{"canary":"#.repeat(depth), "}".repeat(depth));
+        read(&deep(DEPTH_MAX)).unwrap();
+        for json in [
+            "[]",
+            "\"canary\"",
+            "7",
+            "null",
+            r#"{"a":[1,null]}"#,
+            r#"{"a":"canary"#,
+            &deep(DEPTH_MAX + 1),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(!error.contains("canary"), "{json}: {error}");
+        }
+        let draft = read(r#"{"api_key":"canary"}"#).unwrap();
+        assert!(!format!("{draft:?} {:?}", draft.get("api_key")).contains("canary"));
+    }
+
+    #[test]
+    fn settings_are_changed_in_their_place() {
+        let mut draft = read(r#"{"a":1,"b":2}"#).unwrap();
+        draft.set("a", "x".into());
+        draft.set("c", "y".into());
+        draft.set_first("name", "z".into());
+        draft.set_first("b", "w".into());
+        draft.remove("c");
+        assert_eq!(serde_json::to_string(&draft).unwrap(), r#"{"name":"z","a":"x","b":"w"}"#);
+    }
+}

@@ -23,16 +23,17 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fai
 }
 
 /// Replaces the file at `path`: written beside it with the permission bits `mode`, fsynced, renamed, directory fsynced.
+/// `point`: where the process may be killed in between.
 ///
 /// # Errors
 /// The file then holds the old bytes or the new ones.
-pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failed> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32, point: &str) -> Result<(), Failed> {
     let beside = path.with_extension(UNFINISHED);
     let mut options = File::options();
     let opened = options.write(true).create(true).truncate(true).mode(mode).open(&beside);
     let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
     written.map_err(failed("write", &beside))?;
-    kill_point::pass("replace-written");
+    kill_point::pass(point);
     fs::rename(&beside, path).map_err(failed("replace", path))?;
     sync_parent(path)
 }

@@ -17,7 +17,7 @@
 //! | `accepted` | upstream has answered 202, nothing is settled |
 //! | `rejected` | upstream has refused a record that stood alone, nothing is settled |
 //! | `rolling`, `rolled` | a full segment of the log is durable, the next one is under way |
-//! | `replace-written` | a small file is complete beside the one that it replaces |
+//! | `spool-file-written`, `integration-written` | a small file of the spool, a stored integration is complete beside the one that it replaces |
 //! | `checkpoint`, `checkpoint-flushed`, `checkpoint-floor` | before the store's flush, before the new floor, before segments go |
 //! | `segment-removed` | a settled segment has gone, its directory is not flushed |
 

@@ -31,6 +31,9 @@ pub struct Status {
     pub ingest: Counts,
     /// Every integration that has a lane.
     pub integrations: Vec<IntegrationStatus>,
+    /// Stored integrations that are not in force, and why; a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
 }
 
 /// One integration.
@@ -88,6 +91,9 @@ pub struct Reloaded {
     pub removed: Vec<String>,
     /// Sections that have changed and are read only at the start.
     pub needs_restart: Vec<String>,
+    /// Stored integrations that are not in force, and why; a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
 }
 
 /// What became of the queue of an integration that is no longer configured.

@@ -189,10 +189,11 @@ impl Service {
             pid: std::process::id(),
             started_at: self.started_at,
             now: clock::now(),
-            refusing: self.spool.accepting().err().map(|error| error.to_string()),
+            refusing: self.intake.accepting().err().map(|refusal| refusal.message),
             quarantined: self.spool.quarantine_count(),
             ingest: self.counters.counts(),
             integrations,
+            set_aside: self.set_aside(),
         })
     }
 

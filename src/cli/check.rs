@@ -15,7 +15,7 @@ use rustix::fs::Access;
 use super::client::Client;
 use super::show::{self, GOOD, WARN};
 use super::{Configured, Failure};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Origin, SetAside, Why};
 use crate::forward::HttpUpstream;
 use crate::spool::{Drive, OpenError, Spool};
 
@@ -58,6 +58,7 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
         ));
     }
     writable(&config.state_dir, "state_dir", &mut found);
+    set_aside(&config, &mut found);
     for integration in &config.integrations {
         if let Err(error) = HttpUpstream::new(&integration.forward, None) {
             found.faults.push(format!("integration {:?}: {error:#}", integration.name));
@@ -70,19 +71,39 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
         show::line(&format!("{WARN}note{WARN:#}  {note}"));
     }
     if found.faults.is_empty() {
-        let names: Vec<&str> =
-            config.integrations.iter().map(|known| known.name.as_str()).collect();
-        show::line(&format!(
-            "{GOOD}ok{GOOD:#}    {}: nothing at fault; delivers to {}",
-            source.file().display(),
-            names.join(", ")
-        ));
+        let names = config.integrations.iter().map(|known| match &known.origin {
+            Origin::File => known.name.clone(),
+            Origin::Stored { .. } => format!("{} (stored)", known.name),
+        });
+        let names: Vec<String> = names.collect();
+        let to = if names.is_empty() { "nobody yet".to_owned() } else { names.join(", ") };
+        let file = source.file().display();
+        show::line(&format!("{GOOD}ok{GOOD:#}    {file}: nothing at fault; delivers to {to}"));
         return Ok(());
     }
     for fault in &found.faults {
         show::problem(fault);
     }
     Err(Failure::Said)
+}
+
+/// Tells of stored integrations that are not in force.
+fn set_aside(config: &Config, found: &mut Found) {
+    for SetAside { name, path, why } in &config.set_aside {
+        match why {
+            Why::Overruled => found.notes.push(format!(
+                "integration {name:?}: what is stored in {} is overruled by the configuration file: `pillarbox integration remove {name}` removes it",
+                path.display()
+            )),
+            Why::Broken(faults) => found.faults.push(format!(
+                "the stored integration {name:?} has faults, and would not be delivered:\n{faults}"
+            )),
+        }
+    }
+    if config.integrations.is_empty() {
+        let note = "no integration is configured: events are refused (503) until there is one: `pillarbox integration add`";
+        found.notes.push(note.to_owned());
+    }
 }
 
 /// Checks both socket paths; `true` when a daemon answers.

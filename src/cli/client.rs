@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::Failure;
+use super::{Failure, show};
 use crate::admin::protocol::Problem;
 
 /// For an answer that needs no waiting.
@@ -85,7 +85,7 @@ impl Client {
     /// `GET`s a JSON document.
     pub(super) async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, Failure> {
         let answered = self.request(Method::GET, path, Bytes::new(), Some(ANSWER_MAX)).await;
-        Ok(answered.map_err(Failure::Unreachable)?.json()?)
+        answered.map_err(Failure::Unreachable)?.json()
     }
 
     /// `POST`s a JSON document and reads one, however long that takes.
@@ -94,8 +94,19 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
+        self.send_json(Method::POST, path, body).await
+    }
+
+    /// The same by another method.
+    pub(super) async fn send_json<T: DeserializeOwned>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
         let body = Bytes::from(serde_json::to_vec(body).context("write the request")?);
-        self.post_bytes(path, body).await
+        let answered = self.request(method, path, body, None).await;
+        answered.map_err(Failure::Unreachable)?.json()
     }
 
     /// `POST`s a document as it stands and reads a JSON document, however long that takes.
@@ -105,7 +116,7 @@ impl Client {
         body: Bytes,
     ) -> Result<T, Failure> {
         let answered = self.request(Method::POST, path, body, None).await;
-        Ok(answered.map_err(Failure::Unreachable)?.json()?)
+        answered.map_err(Failure::Unreachable)?.json()
     }
 
     /// `POST`s a JSON document and reads a document as it stands.
@@ -147,12 +158,28 @@ impl Answered {
         anyhow!("the daemon answered {}: {message}", self.status)
     }
 
-    fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         if self.status != 200 {
-            return Err(self.problem());
+            return Err(self.failure());
         }
-        serde_json::from_slice(&self.body)
-            .context("the daemon's answer is not understood: is it of another version?")
+        let read = serde_json::from_slice(&self.body)
+            .context("the daemon's answer is not understood: is it of another version?");
+        Ok(read?)
+    }
+
+    /// Faults of a draft are said a line each.
+    fn failure(&self) -> Failure {
+        let problem = serde_json::from_slice::<Problem>(&self.body);
+        let faults = problem.map(|problem| problem.faults).unwrap_or_default();
+        if faults.is_empty() {
+            return self.problem().into();
+        }
+        let word = if faults.len() == 1 { "fault" } else { "faults" };
+        let listed =
+            faults.iter().map(|fault| format!("\n  {}", show::printable(&fault.to_string())));
+        let listed: String = listed.collect();
+        show::problem(&format!("the integration has {} {word}:{listed}", faults.len()));
+        Failure::Said
     }
 }
 

@@ -13,7 +13,7 @@ use super::explain::{self, Place, Placed};
 use super::show::{self, BOLD, WARN};
 use super::{Configured, Failure};
 use crate::clock::{self, UnixMillis};
-use crate::config;
+use crate::config::{self, SetAside, Why};
 use crate::event::{DEPTH_MAX, Event, Kind, Timestamp, batch, repair};
 use crate::mapping::explain::Note;
 use crate::mapping::told::{Fate, Told};
@@ -69,6 +69,17 @@ pub(super) fn run(args: &Map) -> Result<(), Failure> {
                 }
                 faults
             })?;
+            for SetAside { name, why, .. } in &config.set_aside {
+                if let Why::Broken(faults) = why {
+                    show::problem(&format!(
+                        "the stored integration {name:?} has faults, and is left out:\n{faults}"
+                    ));
+                }
+            }
+            if config.integrations.is_empty() {
+                let note = "no integration is configured; `map --preset retail` needs none";
+                return Err(anyhow::anyhow!(note).into());
+            }
             config.integrations.iter().map(|known| (known.name.clone(), known.rules())).collect()
         }
     };

@@ -9,6 +9,7 @@ mod drop_queue;
 mod erase;
 mod events;
 mod explain;
+mod integration;
 mod map;
 mod quarantine;
 mod reload;
@@ -94,6 +95,9 @@ enum Command {
     /// Have the running daemon read its configuration again; a broken one changes nothing
     #[command(after_help = "Examples:\n  pillarbox reload\n  pillarbox check && pillarbox reload")]
     Reload(reload::Reload),
+    /// List, show, add, change, remove and test integrations, while the daemon runs
+    #[command(after_help = integration::EXAMPLES)]
+    Integration(integration::Integration),
     /// Remove what is queued for an integration that is no longer configured
     #[command(
         after_help = "Examples:\n  pillarbox drop-queue old-shop          how much would be gone\n  pillarbox drop-queue old-shop --yes"
@@ -276,6 +280,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Resume(control) => control::run(&control, "resume", "resumed").await,
         Command::RetryNow(control) => control::run(&control, "retry-now", "tried again now").await,
         Command::Reload(reload) => reload::run(&reload).await,
+        Command::Integration(integration) => integration::run(&integration).await,
         Command::DropQueue(drop_queue) => drop_queue::run(&drop_queue).await,
         Command::Events(events) => events::run(&events).await,
         Command::Console(console) => console::run(&console).await,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::show::{self, GOOD, WARN, printable};
+use super::show::{self, BAD, GOOD, WARN, printable};
 use super::{Admin, Failure};
 use crate::admin::protocol::Reloaded;
 
@@ -32,23 +32,31 @@ fn text(done: &Reloaded) -> String {
     for (names, what) in [
         (&done.added, "added: delivered from now on"),
         (&done.changed, "changed: the new settings are in force"),
-        (
-            &done.removed,
-            "removed: what is queued stays, and nobody delivers it; `pillarbox drop-queue NAME` removes it for good",
-        ),
     ] {
         lines.extend(names.iter().map(|name| format!("{}: {what}", printable(name))));
     }
+    lines.extend(done.removed.iter().map(|name| gone(name)));
     if lines.is_empty() {
         lines.push("no integration has changed".to_owned());
     }
     lines.insert(0, format!("{GOOD}reloaded{GOOD:#}"));
+    for trouble in &done.set_aside {
+        lines.push(format!("{BAD}set aside{BAD:#}: {}", printable(trouble)));
+    }
     for section in &done.needs_restart {
         lines.push(format!(
             "{WARN}restart needed{WARN:#}: what has changed in {section} is read only at the start"
         ));
     }
     lines.join("\n")
+}
+
+/// What has become of an integration that is no longer configured.
+pub(super) fn gone(name: &str) -> String {
+    let name = printable(name);
+    format!(
+        "{name}: removed: what is queued stays, and nobody delivers it; `pillarbox drop-queue {name}` removes it for good"
+    )
 }
 
 #[cfg(test)]
@@ -64,12 +72,14 @@ mod tests {
             changed: vec!["uk".into()],
             removed: vec!["fr".into()],
             needs_restart: vec!["[spool]".into()],
+            set_aside: vec!["es: its stored file has faults".into()],
         };
         let shown = plain(&done);
         for line in [
             "de: added",
             "uk: changed",
             "fr: removed",
+            "set aside: es: its stored file has faults",
             "restart needed: what has changed in [spool]",
         ] {
             assert!(shown.lines().any(|shown| shown.starts_with(line)), "{shown}");

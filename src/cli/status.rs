@@ -50,6 +50,9 @@ fn text(status: &protocol::Status) -> String {
     if !causes.is_empty() {
         parts.push(causes.join("\n"));
     }
+    for trouble in &status.set_aside {
+        parts.push(format!("{BAD}set aside{BAD:#}  {}", printable(trouble)));
+    }
     for (name, count) in &status.ingest.event_types_truncated {
         parts.push(format!(
             "{WARN}{}{WARN:#}: {} records have an event type over {EVENT_TYPE_CHARS_MAX} characters, which Ometria cuts: give \
@@ -183,7 +186,7 @@ fn ingest(status: &protocol::Status) -> String {
 }
 
 /// The state in a word or two, and how serious it is.
-fn state(known: &IntegrationStatus) -> (&'static str, Style) {
+pub(super) fn state(known: &IntegrationStatus) -> (&'static str, Style) {
     if known.report.state == State::Damaged {
         return ("damaged", BAD);
     }
@@ -244,6 +247,7 @@ mod tests {
             quarantined: 0,
             ingest: crate::ingest::Counts::default(),
             integrations,
+            set_aside: vec!["es: its stored file has faults".into()],
         }
     }
 
@@ -256,6 +260,7 @@ mod tests {
         let text =
             plain(&of(vec![known("uk", State::Unauthorized, "403: generate a Data API key")]));
         for part in [
+            "set aside  es: its stored file has faults",
             "up 1 h: accepting",
             "unauthorized",
             "1,234,567",

@@ -222,11 +222,12 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
 }
 
 /// Reads and checks `text`, the content of `file`, with the overrides of `source`. Opens no file but those of the keys.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn parse(file: &Path, text: &str, source: &Source) -> Result<Config, Faults> {
     parse_beside(file, text, source, Vec::new())
 }
 
-/// The same, with what was found stored.
+/// Reads and checks `text`, the content of `file`, with the overrides of `source`, beside what was `found` stored.
 fn parse_beside(
     file: &Path,
     text: &str,
@@ -235,7 +236,7 @@ fn parse_beside(
 ) -> Result<Config, Faults> {
     let mut faults = Collector::new(file, text);
     let overrides = overrides(source, &mut faults);
-    let elsewhere: Vec<&str> = found.iter().map(|found| found.name()).collect();
+    let elsewhere: Vec<&str> = found.iter().map(stored::Found::name).collect();
     let mut config = build::build(text, &overrides, &elsewhere, source, faults)?;
     stored::merge(&mut config, found, &overrides, source);
     Ok(config)

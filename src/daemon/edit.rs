@@ -24,15 +24,15 @@ pub(super) fn drafts(source: Source, state_dir: PathBuf) -> Drafts {
             Purpose::Push => For::Push,
         };
         let checked = stored::check(&source, &state_dir, None, draft, purpose);
-        let Ready { integration, .. } = checked.map_err(faulty)?;
+        let Ready { integration, .. } = checked.map_err(|faults| faulty(&faults))?;
         let rules = integration.rules();
         let Integration { name, forward: settings, .. } = integration;
         Ok(Candidate { name, rules, settings })
     })
 }
 
-fn faulty(faults: Faults) -> EditError {
-    EditError::Faulty(draft_faults(&faults))
+fn faulty(faults: &Faults) -> EditError {
+    EditError::Faulty(draft_faults(faults))
 }
 
 fn draft_faults(faults: &Faults) -> Vec<DraftFault> {
@@ -55,7 +55,7 @@ impl Daemon {
         let (source, state_dir) = (self.source.clone(), self.config.state_dir.clone());
         let (stored, before) = blocking(move || {
             let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
-            let ready = checked.map_err(faulty)?;
+            let ready = checked.map_err(|faults| faulty(&faults))?;
             let before = stored::bytes(&ready.path);
             stored::replace(&ready.path, ready.text.0.as_bytes()).map_err(EditError::Storage)?;
             Ok((ready, before))

@@ -195,7 +195,7 @@ impl Daemon {
         let done = self.try_reload().await;
         match &done {
             Ok(done) => {
-                let Reloaded { added, changed, removed, needs_restart } = done;
+                let Reloaded { added, changed, removed, needs_restart, set_aside: _ } = done;
                 tracing::info!(?added, ?changed, ?removed, "the configuration was reloaded");
                 if !needs_restart.is_empty() {
                     tracing::warn!(sections = ?needs_restart, "what has changed there takes effect at the next start");
@@ -219,6 +219,7 @@ impl Daemon {
         let integrations = wanted.integrations.into_iter().chain(running).collect();
         let mut done = self.apply(integrations, wanted.set_aside).await?;
         done.needs_restart = needs_restart;
+        done.set_aside = self.admin.set_aside();
         Ok(done)
     }
 

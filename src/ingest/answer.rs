@@ -111,7 +111,7 @@ impl Refusal {
             "timeout" => StatusCode::REQUEST_TIMEOUT,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             "unsupported_encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "spool_full" | "disk_low" | "storage_failed" | "shutting_down" => {
+            "spool_full" | "disk_low" | "no_integration" | "storage_failed" | "shutting_down" => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             _ => StatusCode::BAD_REQUEST,
@@ -122,7 +122,7 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.code {
-            "spool_full" | "disk_low" => Some(Duration::from_secs(30)),
+            "spool_full" | "disk_low" | "no_integration" => Some(Duration::from_secs(30)),
             "storage_failed" | "shutting_down" => Some(Duration::from_secs(5)),
             _ => None,
         }

@@ -84,12 +84,23 @@ impl Intake {
         known.map(|known| known.lane(Person { email, ..Person::default() }))
     }
 
+    /// Those that are fed: at least one. Without any, each event would end nowhere (Promise 6).
+    fn fed(&self) -> Result<Arc<[Integration]>, Refusal> {
+        let integrations = self.integrations();
+        if integrations.is_empty() {
+            let message = "no integration is configured: `pillarbox integration add` makes one";
+            return Err(Refusal::new("no_integration", message));
+        }
+        Ok(integrations)
+    }
+
     /// Whether a request would be refused now.
     ///
     /// # Errors
     /// With the reason.
     pub fn accepting(&self) -> Result<(), Refusal> {
-        self.spool.accepting().map_err(Refusal::from)
+        self.spool.accepting()?;
+        self.fed().map(drop)
     }
 
     /// Takes a body that is one event of `kind`. All of it is durable when this returns (Promise 1).
@@ -104,7 +115,7 @@ impl Intake {
     ) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let mut draft = self.draft(&integrations, identity_keys([&event]), received).await?;
         if let Some((reason, detail)) = draft.add(&event, &body) {
             return Err(Refusal::new(
@@ -131,7 +142,7 @@ impl Intake {
         }
         let items: Vec<BatchItem<'_>> = batch.iter().collect();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let mut draft = self.draft(&integrations, identity_keys(valid), received).await?;
         for item in &items {
             draft.add_item(item);
@@ -146,7 +157,7 @@ impl Intake {
     /// A refusal: nothing was stored.
     pub async fn push(&self, body: &[u8], integration: Option<&str>) -> Result<usize, Refusal> {
         let push = push::read(body)?;
-        let integrations = self.integrations();
+        let integrations = self.fed()?;
         let asked = |known: &&Integration| integration.is_none_or(|name| known.name == name);
         let asked: Vec<&Integration> = integrations.iter().filter(asked).collect();
         if asked.is_empty() {

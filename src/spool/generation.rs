@@ -179,7 +179,7 @@ pub(super) fn remove_others(directory: &Path, current: &Path) -> Result<(), Open
 /// # Errors
 /// The file then holds the old bytes or the new ones, never a mixture.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), OpenError> {
-    file::replace(path, bytes, 0o666).map_err(|failed| OpenError::Io {
+    file::replace(path, bytes, 0o666, "spool-file-written").map_err(|failed| OpenError::Io {
         doing: failed.operation,
         path: failed.path,
         source: failed.source,

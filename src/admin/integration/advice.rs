@@ -89,3 +89,97 @@ pub(super) fn not_sent(mapped: &Told) -> String {
 fn noted(note: Note) -> String {
     format!("{}: {}", note.title(), note.cure())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::forward::{Answer, PushError};
+
+    fn attempt(outcome: Result<Answer, PushError>) -> Attempt {
+        let (sent_at, answered_at) = (UnixMillis(0), UnixMillis(1));
+        Attempt {
+            number: 1,
+            records: 1,
+            apart: Vec::new(),
+            bytes: 1,
+            sent_at,
+            answered_at,
+            outcome,
+        }
+    }
+
+    fn answered(status: u16, body: &str) -> Judged {
+        let answer = Answer { status, retry_after: None, queue_remaining: None, body: body.into() };
+        judged(&attempt(Ok(answer)), &mapped())
+    }
+
+    fn mapped() -> Told {
+        serde_json::from_str(
+            r#"{"outcome":"record","notes":[{"code":"no_identity_email","message":""}],"record":{"event_type":"viewed"}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn every_answer_says_what_to_do() {
+        for (status, body, outcome, words) in [
+            (202, "", TestOutcome::Delivered, "Ometria has taken the record"),
+            (
+                202,
+                r#"{"rejected":1}"#,
+                TestOutcome::AcceptedAndRejected,
+                "rejected the record all the same",
+            ),
+            (400, "", TestOutcome::Rejected, "look at the mapping"),
+            (413, "", TestOutcome::Rejected, "look at the mapping"),
+            (401, "", TestOutcome::Unauthorized, "generate a Data API key with push access"),
+            (403, "", TestOutcome::Unauthorized, "a new key can take ten minutes"),
+            (404, "", TestOutcome::WrongEndpoint, "correct `endpoint`"),
+            (429, "", TestOutcome::Unreachable, "try again later"),
+            (503, "", TestOutcome::Unreachable, "cannot take the push now"),
+            (200, "", TestOutcome::Unreachable, "is not Ometria's 202"),
+            (302, "", TestOutcome::Unreachable, "redirects"),
+        ] {
+            let judged = answered(status, body);
+            assert_eq!(judged.outcome, outcome, "{status}");
+            assert!(judged.message.contains(words), "{status}: {}", judged.message);
+            // What holds for a queue alone is not said of a test.
+            assert!(!judged.message.contains("split") && !judged.message.contains("halved"));
+        }
+        let silent = judged(&attempt(Err(PushError::Dns("x".into()))), &mapped());
+        assert_eq!(silent.outcome, TestOutcome::Unreachable);
+        assert!(silent.message.contains("does not resolve"));
+    }
+
+    #[test]
+    fn a_delivery_says_what_may_still_be_missing_at_ometria() {
+        let judged = answered(202, r#"{"request_id":"r","accepted":1,"rejected":0}"#);
+        assert_eq!(judged.request_id.as_deref(), Some("r"));
+        assert!(
+            judged.advice[0]
+                .contains(r#"create the event type "viewed" under Settings > Custom events"#)
+        );
+        assert!(judged.advice[1].contains("call `identify` with the email before `track`"));
+        // An answer that is no JSON, or another one, is no matter.
+        for body in ["", "[]", r#"{"request_id":7}"#, "\u{0}"] {
+            assert_eq!(answered(202, body).request_id, None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_sent_says_why() {
+        for (told, words) in [
+            (r#"{"outcome":"identity","detail":"kept"}"#, "an `identify` becomes no record"),
+            (
+                r#"{"outcome":"dropped","detail":"enabled = false"}"#,
+                "drops the event: enabled = false",
+            ),
+            (r#"{"outcome":"invalid","detail":"event is missing"}"#, "not valid: event is missing"),
+            (r#"{"outcome":"refused","detail":"too large"}"#, "would not be taken: too large"),
+        ] {
+            let text = not_sent(&serde_json::from_str(told).unwrap());
+            assert!(text.starts_with("nothing was sent: ") && text.contains(words), "{text}");
+        }
+    }
+}

@@ -3,6 +3,8 @@
 //! - Its record has a fresh id, `test_` and a UUID: it is merged with nothing that was or will be delivered.
 //! - One at a time, each bounded by the integration's `timeout`; never tried again.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -114,18 +116,9 @@ impl Service {
 /// A track that every preset sends, about nobody: with the consent that the integration asks for.
 fn example(candidate: &Candidate) -> String {
     let consent = candidate.rules.consent.iter().map(|category| (category.as_str(), true));
-    let consent: serde_json::Map<_, _> =
-        consent.map(|(name, granted)| (name.to_owned(), granted.into())).collect();
-    serde_json::json!({
-        "type": "track",
-        "event": "Product Viewed",
-        "properties": {
-            "product_id": "PILLARBOX-TEST",
-            "name": "Test delivery of Pillarbox",
-            "price": 1.00,
-            "currency": "GBP",
-        },
-        "context": { "consent": consent },
-    })
-    .to_string()
+    let consent: BTreeMap<&str, bool> = consent.collect();
+    let consent = serde_json::to_string(&consent).expect("texts always encode");
+    format!(
+        r#"{{"type":"track","event":"Product Viewed","properties":{{"product_id":"PILLARBOX-TEST","name":"Test delivery of Pillarbox","price":1.00,"currency":"GBP"}},"context":{{"consent":{consent}}}}}"#
+    )
 }

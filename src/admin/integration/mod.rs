@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::oneshot;
 
-use self::protocol::{DraftFault, Integrations, Saved};
+use self::protocol::{Configured, DraftFault, Integrations, Saved};
 use super::protocol::Reloaded;
 use super::service::Service;
 use crate::draft::Draft;
@@ -152,6 +152,13 @@ impl Service {
     #[must_use]
     pub fn configured(&self) -> Arc<Integrations> {
         self.configured.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is stored and not in force, a sentence each.
+    #[must_use]
+    pub fn set_aside(&self) -> Vec<String> {
+        let configured = self.configured();
+        configured.integrations.iter().filter_map(Configured::trouble).collect()
     }
 
     /// Tells of other integrations from now on.

@@ -26,6 +26,7 @@ impl Service {
     /// Nothing is changed.
     pub async fn preview(&self, asked: PreviewAsked) -> Result<Previewed, EditError> {
         let PreviewAsked { draft, integration, events } = asked;
+        let is_draft = draft.is_some();
         let candidate = self.candidate(draft, integration, Purpose::Mapping).await?;
         let now = clock::now();
         let text = match repair(events.get().as_bytes(), DEPTH_MAX) {
@@ -53,7 +54,12 @@ impl Service {
             };
             let fresh_id = || format!("evt_{}", Uuid::now_v7().simple());
             let (name, rules) = (&candidate.name, &candidate.rules);
-            told.push(trial.tell(event, name, rules, Timestamp::from_clock(now), fresh_id));
+            let mut one = trial.tell(event, name, rules, Timestamp::from_clock(now), fresh_id);
+            if is_draft {
+                // It stands in no file yet.
+                one.rule_line = None;
+            }
+            told.push(one);
             trial.learn(event);
         }
         Ok(Previewed { events: told })

@@ -39,6 +39,33 @@ pub struct Configured {
     pub faults: Vec<DraftFault>,
 }
 
+impl Configured {
+    /// Why it is not in force and what to do, in a sentence; `None` when it is.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let (name, path) = (&self.name, self.origin.path());
+        match self.standing {
+            Standing::InForce => None,
+            Standing::Overruled => Some(format!(
+                "{name}: the stored integration is overruled by that of the configuration file: remove one of them \
+                 (`pillarbox integration remove {name}` removes the stored one)"
+            )),
+            Standing::Broken => {
+                let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+                let fate = if self.settings.is_empty() {
+                    "it is not delivered"
+                } else {
+                    "it goes on with what it ran with before"
+                };
+                Some(format!(
+                    "{name}: its stored file {path} has faults, and {fate}: mend the file and reload, or save it anew: {}",
+                    faults.join("; ")
+                ))
+            }
+        }
+    }
+}
+
 /// Where an integration stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
@@ -56,6 +83,14 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Origin::File { path } | Origin::Stored { path } => path,
+        }
+    }
+
     /// Whether it can be changed and removed at run time.
     #[must_use]
     pub fn is_stored(&self) -> bool {
@@ -97,8 +132,12 @@ pub struct DraftFault {
 
 impl fmt::Display for DraftFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let separator = if self.path.is_empty() { "" } else { ": " };
-        write!(formatter, "{}{separator}{}", self.path, self.message)
+        let DraftFault { path, message } = self;
+        // Most messages begin with the setting.
+        if path.is_empty() || message.starts_with(&format!("`{path}`")) {
+            return formatter.write_str(message);
+        }
+        write!(formatter, "{path}: {message}")
     }
 }
 

@@ -100,7 +100,9 @@ pub(super) fn write(draft: &Draft) -> Written {
     for (name, setting) in draft.iter() {
         match setting {
             // Tables of their own come after all plain settings.
-            Setting::Table(tables) if name == EVENTS && tables.iter().all(is_table) => {
+            Setting::Table(tables)
+                if name == EVENTS && !tables.is_empty() && tables.iter().all(is_table) =>
+            {
                 events = Some(tables);
             }
             setting => written.line(&key(name), &below("", name), setting),
@@ -118,12 +120,16 @@ fn is_table((_, setting): &(String, Setting)) -> bool {
     matches!(setting, Setting::Table(_))
 }
 
-/// The first integration of a file, as a draft; `None` when there is none, or the text is no TOML.
-pub(super) fn read(text: &str) -> Option<Draft> {
+/// An integration of a file, as a draft: the only one, or of several the one of this name. `None` when there is none, or the
+/// text is no TOML.
+pub(super) fn read(text: &str, name: Option<&str>) -> Option<Draft> {
     let table = DeTable::parse(text).ok()?;
-    let integrations = table.get_ref().get("integration")?;
-    let first = integrations.get_ref().as_array()?.get(0)?;
-    Some(members(first.get_ref().as_table()?).into_iter().collect())
+    let integrations = table.get_ref().get("integration")?.get_ref().as_array()?;
+    let tables = integrations.iter().filter_map(|integration| integration.get_ref().as_table());
+    let drafts: Vec<Draft> = tables.map(|table| members(table).into_iter().collect()).collect();
+    let named =
+        |draft: &&Draft| drafts.len() == 1 || (name.is_some() && draft.text("name") == name);
+    drafts.iter().find(named).cloned()
 }
 
 fn members(table: &DeTable<'_>) -> Vec<(String, Setting)> {
@@ -142,9 +148,9 @@ fn setting(value: &DeValue<'_>) -> Setting {
         DeValue::Integer(number) => {
             let digits = number.as_str().replace('_', "");
             let whole = u64::from_str_radix(&digits, number.radix());
-            number_or_text(whole.map_or(digits, |whole| whole.to_string()))
+            number_or_text(&whole.map_or(digits, |whole| whole.to_string()))
         }
-        DeValue::Float(number) => number_or_text(number.as_str().replace('_', "")),
+        DeValue::Float(number) => number_or_text(&number.as_str().replace('_', "")),
         DeValue::Boolean(value) => Setting::Boolean(*value),
         DeValue::Datetime(time) => Setting::Text(time.to_string()),
         DeValue::Array(items) => {
@@ -155,12 +161,12 @@ fn setting(value: &DeValue<'_>) -> Setting {
 }
 
 /// A number, when JSON knows it.
-fn number_or_text(text: String) -> Setting {
-    let text = text.strip_prefix('+').map_or(text.clone(), str::to_owned);
-    if serde_json::from_str::<serde_json::Number>(&text).is_ok() {
-        Setting::Number(text)
+fn number_or_text(text: &str) -> Setting {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    if serde_json::from_str::<serde_json::Number>(text).is_ok() {
+        Setting::Number(text.to_owned())
     } else {
-        Setting::Text(text)
+        Setting::Text(text.to_owned())
     }
 }
 

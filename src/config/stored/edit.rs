@@ -114,6 +114,17 @@ mod tests {
         serde_json::to_string(draft).unwrap()
     }
 
+    fn completed(given: &str, stored: Option<&str>) -> (String, Faults) {
+        let (mut faults, mut completed) = (Vec::new(), draft(given));
+        complete(&mut completed, stored.map(draft).as_ref(), false, &mut faults);
+        (json(&completed), faults)
+    }
+
+    fn assert_fault(given: &str, faults: &Faults, path: &str, words: &str) {
+        let (at, message) = faults.first().unwrap();
+        assert!(at == path && message.contains(words), "{given}: {faults:?}");
+    }
+
     #[test]
     fn a_draft_takes_over_what_it_does_not_show_and_a_kept_key_goes_nowhere_else() {
         let stored =
@@ -163,35 +174,30 @@ mod tests {
                 Some(("api_key", "`endpoint` has changed")),
             ),
             ("{}", None, "", Some(("api_key", "the API key must be given"))),
-            // A proxy that is not the one whose password is known.
-            (
-                r#"{"api_key":"k","proxy":"http://***@other:1"}"#,
-                Some(stored),
-                "",
-                Some(("proxy", "not known")),
-            ),
-            (r#"{"api_key":"k","proxy":"***@h:1"}"#, None, "", Some(("proxy", "not known"))),
+        ] {
+            let (completed, faults) = completed(given, stored);
+            match fault {
+                None => assert_eq!((completed.as_str(), faults), (becomes, vec![]), "{given}"),
+                Some((path, words)) => assert_fault(given, &faults, path, words),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_to_be_read_is_a_fault() {
+        let stored = r#"{"api_key":"old","proxy":"http://u:p@h:1"}"#;
+        for (given, stored, path, words) in [
+            (r#"{"api_key":"k","proxy":"http://***@other:1"}"#, Some(stored), "proxy", "not known"),
+            (r#"{"api_key":"k","proxy":"***@h:1"}"#, None, "proxy", "not known"),
             // A file that the daemon may read, and who drafts may not.
             (
                 r#"{"api_key_file":"/etc/shadow"}"#,
                 Some(stored),
-                "",
-                Some(("api_key_file", "is read only from the configuration file")),
+                "api_key_file",
+                "is read only from the configuration file",
             ),
         ] {
-            let mut faults = Vec::new();
-            let mut completed = draft(given);
-            let stored = stored.map(draft);
-            complete(&mut completed, stored.as_ref(), false, &mut faults);
-            match fault {
-                None => {
-                    assert_eq!((json(&completed).as_str(), faults), (becomes, vec![]), "{given}")
-                }
-                Some((path, words)) => {
-                    let (at, message) = faults.first().unwrap();
-                    assert!(at == path && message.contains(words), "{given}: {faults:?}");
-                }
-            }
+            assert_fault(given, &completed(given, stored).1, path, words);
         }
     }
 

@@ -90,7 +90,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
     make_folder(path).map_err(|error| {
         format!("make the folder of {}: {error}: see to the state directory", path.display())
     })?;
-    file::replace(path, bytes, FILE_MODE).map_err(|failed| told(&failed))
+    file::replace(path, bytes, FILE_MODE, "integration-written").map_err(|failed| told(&failed))
 }
 
 /// Removes the file at `path`, durably.

@@ -23,6 +23,8 @@
 mod draft;
 mod edit;
 mod files;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -120,7 +122,7 @@ pub fn check(
             format!("{INTEGRATIONS_MAX} integrations are stored already: remove one first");
         faults.push((String::new(), message));
     }
-    let before = before.and_then(|text| draft::read(&text));
+    let before = before.and_then(|text| draft::read(&text, None));
     edit::complete(&mut draft, before.as_ref(), purpose == For::Mapping, &mut faults);
     let written = draft::write(&draft);
     if written.text.len() as u64 > files::FILE_BYTES_MAX {
@@ -224,13 +226,36 @@ fn read_one(
         let message = format!("a stored file is called by the `name` in it: {}.toml", read.name);
         faults.add(&section.place_of("name"), message);
     }
-    let given = edit::presentable(draft::read(text).unwrap_or_default());
+    let given = edit::presentable(draft::read(text, None).unwrap_or_default());
     Some(Integration { origin: Origin::Stored { path: path.to_owned(), given }, ..read })
+}
+
+/// The integration of `file`, whose content is `text`, as a draft: the only one in it, or the one called `name`.
+///
+/// # Errors
+/// What can be said of it without the daemon that is to have it: it is no TOML, has unknown keys, or no such integration.
+pub fn draft_of(file: &Path, text: &str, name: &str) -> Result<Draft, Faults> {
+    let mut faults = Collector::new(file, text);
+    let whole = Document::read(text, [], &[], &mut faults);
+    let draft = whole.and_then(|_| draft::read(text, Some(name)));
+    if draft.is_none() && faults.count() == 0 {
+        let message =
+            format!("holds neither one [[integration]] alone nor one that is called {name:?}");
+        faults.add(&Place::File, message);
+    }
+    faults.finish()?;
+    Ok(draft.unwrap_or_default())
+}
+
+/// A draft as the configuration file would say it.
+#[must_use]
+pub fn to_toml(draft: &Draft) -> String {
+    draft::write(draft).text
 }
 
 /// The settings in force of an integration, but its key.
 pub(super) fn settings(effective: &str) -> Draft {
-    let mut settings = draft::read(effective).unwrap_or_default();
+    let mut settings = draft::read(effective, None).unwrap_or_default();
     settings.remove("api_key");
     settings
 }
