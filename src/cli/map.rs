@@ -130,8 +130,8 @@ impl Mapper {
         };
         let (text, enveloped) = enveloped(&text);
         match batch(&text, self.now) {
-            Ok(events) => {
-                for (number, item) in (1..).zip(events.iter()) {
+            Ok(mut events) => {
+                for (number, item) in (1..).zip(events.take()) {
                     let place = Place { line, item: enveloped.then_some(number) };
                     let told = match &item.event {
                         Ok(event) => self.event(event),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::de::IgnoredAny;
 
 use super::told::Told;
-use super::{Identity, Rules, identity_change, identity_keys, map};
+use super::{Identity, IdentityKey, Rules, identity_change, identity_keys, map};
 use crate::event::object::merge;
 use crate::event::{Event, Timestamp};
 
@@ -27,7 +27,8 @@ impl Trial {
         fresh_id: impl FnOnce() -> String,
     ) -> Told {
         let (user, anonymous) = identity_keys(event);
-        let stored = |key: Option<String>| self.identities.get(&key?).map(Vec::as_slice);
+        let stored =
+            |key: Option<IdentityKey<'_>>| self.identities.get(&key?.stored()).map(Vec::as_slice);
         let identity = Identity { user: stored(user), anonymous: stored(anonymous) };
         let outcome = map(event, &identity, rules, fresh_id);
         Told::mapped(event, name, rules, outcome, now)
@@ -36,6 +37,7 @@ impl Trial {
     /// Keeps what `event` says of its person for those after it.
     pub fn learn(&mut self, event: &Event<'_>) {
         for (key, traits) in identity_change(event) {
+            let key = key.stored();
             let merged = merge(self.identities.get(&key).map(Vec::as_slice), &traits);
             self.identities.insert(key, merged);
         }

@@ -104,7 +104,7 @@ pub enum Content {
         first_seen: Option<UnixMillis>,
     },
     /// To the quarantine.
-    Quarantine(Quarantined),
+    Quarantine(Box<Quarantined>),
     /// Nowhere: an event without a record, whose repeats must be known for what it says about consent.
     Nothing,
 }

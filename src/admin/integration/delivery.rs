@@ -93,11 +93,11 @@ impl Service {
             Ok(text) => format!("[{}]", text.trim()),
             Err(error) => return Ok(Told::invalid(error.to_string())),
         };
-        let items = match batch(&text, now) {
+        let mut items = match batch(&text, now) {
             Ok(items) => items,
             Err(error) => return Ok(Told::invalid(error.to_string())),
         };
-        let mut items: Vec<BatchItem<'_>> = items.iter().collect();
+        let mut items: Vec<BatchItem<'_>> = items.take();
         let trial = self.known_to(&items).await?;
         let [item] = items.as_mut_slice() else {
             return Err(EditError::Invalid("a test delivery takes one event".to_owned()));

@@ -9,9 +9,9 @@ use super::{EditError, Purpose};
 use crate::admin::service::Service;
 use crate::clock;
 use crate::event::{BatchItem, DEPTH_MAX, Timestamp, batch, repair};
-use crate::mapping::identity_keys;
 use crate::mapping::told::Told;
 use crate::mapping::trial::{Trial, enveloped};
+use crate::mapping::{IdentityKey, identity_keys};
 
 /// Events in one preview.
 const EVENTS_MAX: usize = 100;
@@ -33,7 +33,7 @@ impl Service {
             Ok(text) => enveloped(&text).0,
             Err(error) => return Ok(invalid(&error)),
         };
-        let items = match batch(&text, now) {
+        let mut items = match batch(&text, now) {
             Ok(items) => items,
             Err(error) => return Ok(invalid(&error)),
         };
@@ -41,7 +41,7 @@ impl Service {
             let message = format!("a preview shows at most {EVENTS_MAX} events");
             return Err(EditError::Invalid(message));
         }
-        let items: Vec<BatchItem<'_>> = items.iter().collect();
+        let items: Vec<BatchItem<'_>> = items.take();
         let mut trial = self.known_to(&items).await?;
         let mut told = Vec::new();
         for item in &items {
@@ -71,7 +71,7 @@ impl Service {
         let keys: HashSet<String> = events
             .flat_map(|event| {
                 let (user, anonymous) = identity_keys(event);
-                user.into_iter().chain(anonymous)
+                user.into_iter().chain(anonymous).map(IdentityKey::stored)
             })
             .collect();
         let keys: Vec<String> = keys.into_iter().collect();

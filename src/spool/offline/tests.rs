@@ -53,7 +53,7 @@ async fn filled() -> (TempDir, PathBuf) {
             body: format!("\"{}\"", "q".repeat(bytes)).into_bytes(),
             first_at: UnixMillis(1),
         };
-        let item = Item { once: None, content: Content::Quarantine(entry) };
+        let item = Item { once: None, content: Content::Quarantine(Box::new(entry)) };
         spool.append(Append { items: vec![item], ..Append::default() }).await.unwrap();
     }
     let entries =
