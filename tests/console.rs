@@ -301,39 +301,40 @@ fn filters_and_edits(host: &Host, visitor: &Visitor, upstream: &Upstream) {
     assert_eq!(visitor.post(&path, &[("body", mended)]).status, 404);
 }
 
-/// Goal: by forms alone, an integration is tried out, made, changed and removed, and its key is told to nobody.
+/// What is filled in for an integration, with `key` and `more`.
+fn filled<'f>(url: &'f str, key: &'f str, more: &[(&'f str, &'f str)]) -> Vec<(&'f str, &'f str)> {
+    let fields = [
+        ("name", "de"),
+        ("api_key", key),
+        ("endpoint", url),
+        ("preset", "default"),
+        ("consent", "marketing, ads"),
+        ("linger", "10ms"),
+        ("event", "Gift Card Opened"),
+        ("sent", "yes"),
+        ("event_type", "gift"),
+        ("unmapped", "drop"),
+        ("property", "code"),
+        ("kind", "path"),
+        ("source", "properties.card.code"),
+        ("value_of", "code"),
+        ("value_from", "A"),
+        ("value_to", "a<b>"),
+        (
+            "sample",
+            r#"{"type":"track","event":"Gift Card Opened","properties":{"card":{"code":"A"},"x":1},"context":{"consent":{"marketing":true,"ads":true}}}"#,
+        ),
+    ];
+    [&fields[..], more].concat()
+}
+
+/// Goal: by forms alone, an integration is tried out: what an event becomes, and whether Ometria takes it.
 #[test]
-fn an_integration_is_made_without_a_script() {
+fn an_integration_is_tried_out_without_a_script() {
     let upstream = Upstream::start(Some("the-right-key"), &[]);
     let (host, daemon) = start(&upstream);
     let visitor = Visitor::signed_in(&host, &daemon);
-    let fields = |key: &'static str| {
-        [
-            ("name", "de"),
-            ("api_key", key),
-            ("endpoint", upstream.url.as_str()),
-            ("preset", "default"),
-            ("consent", "marketing, ads"),
-            ("linger", "10ms"),
-            ("event", "Gift Card Opened"),
-            ("sent", "yes"),
-            ("event_type", "gift"),
-            ("unmapped", "drop"),
-            ("property", "code"),
-            ("kind", "path"),
-            ("source", "properties.card.code"),
-            ("value_of", "code"),
-            ("value_from", "A"),
-            ("value_to", "a<b>"),
-            (
-                "sample",
-                r#"{"type":"track","event":"Gift Card Opened","properties":{"card":{"code":"A"},"x":1},"context":{"consent":{"marketing":true,"ads":true}}}"#,
-            ),
-        ]
-    };
-    let with = |key: &'static str, more: &[(&'static str, &'static str)]| {
-        [&fields(key)[..], more].concat()
-    };
+    let with = |key, more: &[_]| filled(&upstream.url, key, more);
     let tried = visitor.post("/integrations/draft", &with("", &[("do", "preview")]));
     for part in ["Gift Card Opened is sent", "&#34;a&#60;b&#62;&#34;", "not linked to a customer"] {
         assert!(tried.body.contains(part), "{part}: {}", tried.body);
@@ -363,15 +364,23 @@ fn an_integration_is_made_without_a_script() {
         taken.body
     );
     assert_eq!(upstream.ids().len(), 1);
+}
 
+/// Goal: by forms alone, an integration is made, changed and removed, and its key is told to nobody.
+#[test]
+fn an_integration_is_made_without_a_script() {
+    let upstream = Upstream::start(Some("the-right-key"), &[]);
+    let (host, daemon) = start(&upstream);
+    let visitor = Visitor::signed_in(&host, &daemon);
+    let with = |key, more: &[_]| filled(&upstream.url, key, more);
     let faulty = visitor.post("/integrations/save", &with("", &[("batch", "ten")]));
     assert_eq!(faulty.status, 422);
     for part in ["<b>api_key</b>", "<b>batch</b>", "It was not saved", "value=\"marketing, ads\""] {
         assert!(faulty.body.contains(part), "{part}: {}", faulty.body);
     }
-    let saved = visitor.post("/integrations/save", &fields("the-right-key"));
+    let saved = visitor.post("/integrations/save", &with("the-right-key", &[]));
     assert!(visitor.follow(&saved).body.contains("delivered from now on"));
-    let again = visitor.post("/integrations/save", &fields("the-right-key"));
+    let again = visitor.post("/integrations/save", &with("the-right-key", &[]));
     assert!(again.status == 422 && again.body.contains("choose another name"), "{}", again.body);
     let page = visitor.get("/integrations/stored/de").body;
     assert!(page.contains("properties.card.code") && !page.contains("the-right-key"), "{page}");

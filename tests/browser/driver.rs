@@ -1,4 +1,4 @@
-//! A real browser, driven by the WebDriver protocol (W3C) that chromedriver speaks: JSON over HTTP.
+//! A real browser, driven by the `WebDriver` protocol (W3C) that chromedriver speaks: JSON over HTTP.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{PATIENCE, wait_until};
 
-/// The key of an element's reference (WebDriver, section 12.1).
+/// The key of an element's reference (`WebDriver`, section 12.1).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// A browser of its own each time, that asks nobody on the network for anything.
 const FLAGS: [&str; 10] = [
@@ -174,7 +174,8 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // The browser is of the driver's group, and must not outlive a test that fails either.
         let group = Pid::from_child(&self.driver);
-        drop(rustix::process::kill_process_group(group, Signal::KILL));
+        // It may have ended already.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
         drop(self.driver.wait());
     }
 }

@@ -176,18 +176,13 @@ fn number(count: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn bin(accepted: f64, queued: u64) -> Option<Bin> {
-        Some(Bin {
-            end: UnixMillis(1_800_000_000_000),
-            accepted,
-            delivered: accepted / 2.0,
-            queued,
-        })
+    fn bin(accepted: f64, queued: u64) -> Bin {
+        Bin { end: UnixMillis(1_800_000_000_000), accepted, delivered: accepted / 2.0, queued }
     }
 
     #[test]
     fn lines_break_where_nothing_is_known() {
-        let bins = [None, bin(0.0, 0), bin(20.0, 10), None, bin(10.0, 5)];
+        let bins = [None, Some(bin(0.0, 0)), Some(bin(20.0, 10)), None, Some(bin(10.0, 5))];
         let chart = Chart::new(&bins, Range::Hour, UnixMillis(1_800_000_000_000));
         assert_eq!(chart.accepted, "M300.0 100.0L500.0 0.0M900.0 50.0L908.0 50.0");
         assert_eq!(
@@ -206,9 +201,9 @@ mod tests {
     fn nothing_is_drawn_of_nothing() {
         let chart = Chart::new(&[None, None], Range::Day, UnixMillis(0));
         assert!(chart.is_empty && chart.accepted.is_empty() && chart.bars.is_empty());
-        assert_eq!(sparkline(&[None, bin(0.0, 0)], |bin| bin.accepted), "");
+        assert_eq!(sparkline(&[None, Some(bin(0.0, 0))], |bin| bin.accepted), "");
         assert_eq!(
-            sparkline(&[bin(1.0, 0), bin(2.0, 0)], |bin| bin.accepted),
+            sparkline(&[Some(bin(1.0, 0)), Some(bin(2.0, 0))], |bin| bin.accepted),
             "M250.0 50.0L750.0 0.0"
         );
     }

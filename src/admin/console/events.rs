@@ -225,7 +225,7 @@ impl One {
         let email = event.email.clone().unwrap_or_default();
         let known = status.integrations.iter().find(|known| known.name == event.integration);
         let trouble = known.filter(|_| event.state == "queued").and_then(words::trouble);
-        let waits = trouble.map(|trouble| match trouble.cause.as_str() {
+        let waits = trouble.map(|trouble| match trouble.cause.trim_end_matches('.') {
             "" => format!("{}.", trouble.title),
             cause => format!("{}. {cause}.", trouble.title),
         });

@@ -65,26 +65,8 @@ impl Row {
             consent,
             mapped: events.len(),
             origin: if known.origin.is_stored() { "made here" } else { "configuration file" },
-            trouble: trouble(known),
+            trouble: known.trouble().unwrap_or_default(),
             has_key: known.key == KeyState::Set,
-        }
-    }
-}
-
-/// Why it is not in force, and what to do; empty when it is.
-fn trouble(known: &Configured) -> String {
-    match known.standing {
-        Standing::InForce => String::new(),
-        Standing::Overruled => {
-            "Overruled by the one of this name in the configuration file: remove one of them."
-                .to_owned()
-        }
-        Standing::Broken => {
-            let faults: Vec<String> = known.faults.iter().map(ToString::to_string).collect();
-            format!(
-                "Its stored file has faults: {}. Mend it and reload, or save it anew.",
-                faults.join("; ")
-            )
         }
     }
 }
@@ -245,7 +227,7 @@ impl Page {
             self.file.clone_from(path);
         }
         self.has_key = known.key == KeyState::Set;
-        self.trouble = trouble(known);
+        self.trouble = known.trouble().unwrap_or_default();
         self
     }
 
@@ -412,6 +394,7 @@ async fn reload(console: &Console) -> Answer {
             ] {
                 notice.lines.extend(names.iter().map(|name| format!("{name}: {what}")));
             }
+            notice.lines.extend(done.set_aside.iter().cloned());
             if notice.lines.is_empty() {
                 notice.lines.push("Nothing has changed.".to_owned());
             }

@@ -93,6 +93,8 @@ impl Overview {
             .map(|(reason, count)| (format!("dropped: {reason}"), count));
         let codes =
             counts.requests_refused.iter().map(|(code, count)| (format!("refused: {code}"), count));
+        let troubles = status.integrations.iter().filter_map(words::trouble);
+        let set_aside = status.set_aside.iter().map(|why| words::set_aside(why));
         Overview {
             range,
             accepting: status.refusing.clone(),
@@ -106,7 +108,7 @@ impl Overview {
             delivered: number(delivered),
             delivered_rate: words::rate(rates.1),
             quarantined: status.quarantined,
-            troubles: status.integrations.iter().filter_map(words::trouble).collect(),
+            troubles: set_aside.chain(troubles).collect(),
             chart: Chart::new(&series.bins(range, now), range, status.now),
             summary,
             rows: status
@@ -243,7 +245,7 @@ mod tests {
             quarantined: 0,
             ingest: Counts::default(),
             integrations: vec![known],
-            set_aside: Vec::new(),
+            set_aside: vec!["es: <i>broken".into()],
             disk_free: None,
         }
     }
@@ -258,7 +260,7 @@ mod tests {
             .render()
             .unwrap();
         assert!(!text.contains("<script>") && !text.contains("<b>no"), "{text}");
-        assert!(text.contains("&#60;b&#62;no"), "{text}");
+        assert!(text.contains("es: &#60;i&#62;broken"), "{text}");
         assert!(text.contains("Settings &#62; API keys"), "{text}");
     }
 

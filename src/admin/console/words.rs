@@ -113,6 +113,17 @@ pub(super) fn trouble(known: &IntegrationStatus) -> Option<Trouble> {
     Some(Trouble { title, tone, cause, steps: steps.to_vec(), is_of_settings })
 }
 
+/// Tells of a stored integration that is not in force, in the daemon's words.
+pub(super) fn set_aside(why: &str) -> Trouble {
+    Trouble {
+        title: "An integration is not in force".to_owned(),
+        tone: Tone::Bad,
+        cause: why.to_owned(),
+        steps: Vec::new(),
+        is_of_settings: true,
+    }
+}
+
 const UNAUTHORIZED: [&str; 4] = [
     "Nothing is lost: events are still taken and wait in the queue.",
     "In Ometria, Settings > API keys, generate a Data API key with push access. A Query API (Website Personalisation) key is refused.",
