@@ -6,16 +6,18 @@
 //! - The lanes of an integration that is no longer configured keep what they hold, and nobody delivers it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::layout::{Layout, goes_before};
+use super::watchdog::Watched;
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
-use crate::forward::{self, Control, HttpUpstream, Report, RunError, poll};
+use crate::forward::{self, Control, HttpUpstream, Pulse, Report, RunError, Signs, poll};
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
 
@@ -28,6 +30,8 @@ pub(super) struct Fleet {
     paused: BTreeSet<String>,
     /// Where a forwarder that cannot go on says so.
     failures: mpsc::Sender<anyhow::Error>,
+    /// Where the watchdog finds the forwarders.
+    watched: Watched,
 }
 
 /// An integration that is delivered.
@@ -68,7 +72,13 @@ struct Ready {
 impl Fleet {
     /// A fleet without integrations.
     pub(super) fn new(spool: Spool, failures: mpsc::Sender<anyhow::Error>) -> Fleet {
-        Fleet { spool, running: BTreeMap::new(), paused: BTreeSet::new(), failures }
+        let (running, paused) = (BTreeMap::new(), BTreeSet::new());
+        Fleet { spool, running, paused, failures, watched: Watched::default() }
+    }
+
+    /// The forwarders that run, as they come and go.
+    pub(super) fn watched_by(&self) -> Watched {
+        self.watched.clone()
     }
 
     /// Brings the fleet in line with `wanted`. `feed` is told where events go from now on, before any forwarder ends.
@@ -217,12 +227,15 @@ impl Fleet {
         let (reports, report) = watch::channel(Report::default());
         let (spool, settings) = (self.spool.clone(), configured.forward.clone());
         let name = configured.name.clone();
+        let pulse = Arc::new(Pulse::resting());
+        self.watched.add(name.clone(), Arc::downgrade(&pulse));
         let run = async move {
             if !emptied(&spool, &waits_for, &reports, &mut controlled).await {
                 return Ok(());
             }
             let rng = fastrand::Rng::new();
-            forward::run(settings, spool, lane, upstream, reports, rng, controlled).await
+            let signs = Signs { report: reports, pulse };
+            forward::run(settings, spool, lane, upstream, signs, rng, controlled).await
         };
         let task = self.watched(format!("the forwarder of {name:?}"), control.subscribe(), run);
         Forwarder { lane, report, control, task }

@@ -18,6 +18,7 @@ mod counters;
 mod draft;
 mod encoding;
 mod intake;
+mod producers;
 pub(crate) mod push;
 mod routes;
 mod service;
@@ -28,6 +29,7 @@ use std::time::Duration;
 pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
 pub use self::intake::{Intake, Integration, ReplayError};
+pub use self::producers::Producers;
 pub use self::service::{Service, serve, serve_network};
 pub use self::write_key::WriteKeys;
 
