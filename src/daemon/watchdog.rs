@@ -48,7 +48,7 @@ pub(super) async fn feed(within: Duration, spool: Spool, watched: Watched) {
     let mut turns = tokio::time::interval(every);
     loop {
         turns.tick().await;
-        match stands_still(every, &spool, &watched).await {
+        match stands_still(every, spool.probe(), &watched).await {
             None => notify::alive(),
             Some(part) => tracing::error!(
                 part,
@@ -58,11 +58,49 @@ pub(super) async fn feed(within: Duration, spool: Spool, watched: Watched) {
     }
 }
 
-/// What gives no sign of life.
-async fn stands_still(patience: Duration, spool: &Spool, watched: &Watched) -> Option<String> {
+/// What gives no sign of life: the committer, which is to answer `probe`, or a forwarder.
+async fn stands_still(patience: Duration, probe: impl Future, watched: &Watched) -> Option<String> {
     // A refusal is an answer as well: the committer has ended in order, or the daemon is about to.
-    if tokio::time::timeout(patience, spool.probe()).await.is_err() {
+    if tokio::time::timeout(patience, probe).await.is_err() {
         return Some("the committer".to_owned());
     }
     watched.overdue().map(|name| format!("the forwarder of {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn committer_and_forwarders_must_go_on() {
+        let watched = Watched::default();
+        assert_eq!(stands_still(PATIENCE, ready(()), &watched).await, None);
+        let stuck = stands_still(PATIENCE, pending::<()>(), &watched).await;
+        assert_eq!(stuck.as_deref(), Some("the committer"));
+
+        let (uk, de) = (Arc::new(Pulse::resting()), Arc::new(Pulse::resting()));
+        watched.add("uk".into(), Arc::downgrade(&uk));
+        watched.add("de".into(), Arc::downgrade(&de));
+        let rounds = [(&uk, None), (&de, None), (&uk, Some("the forwarder of \"de\""))];
+        for (alive, expected) in rounds {
+            // Whoever waits shows that it lives; the other one does nothing for half a minute.
+            let waited = tokio::time::timeout(Duration::from_secs(30), alive.wait(pending::<()>()));
+            assert!(waited.await.is_err());
+            if expected.is_some() {
+                tokio::time::advance(Duration::from_secs(50)).await;
+                alive.wait(ready(())).await;
+            }
+            let stuck = stands_still(PATIENCE, ready(()), &watched).await;
+            assert_eq!(stuck.as_deref(), expected);
+        }
+        drop(de);
+        assert_eq!(stands_still(PATIENCE, ready(()), &watched).await, None, "it has ended");
+        assert_eq!(watched.0.lock().unwrap().len(), 2);
+        watched.add("fr".into(), Arc::downgrade(&uk));
+        assert_eq!(watched.0.lock().unwrap().len(), 2, "who has ended is forgotten");
+    }
 }

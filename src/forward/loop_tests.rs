@@ -419,8 +419,8 @@ async fn consent_is_asked_for_before_each_attempt() {
     lane.deny([2, 4, 5, 6]).await;
     running.wait_for(|report| report.state == State::Idle).await;
 
-    lane.append(&["a"; 3]).await;
     lane.script([Say(400), SayAfter(Duration::from_secs(5), 400), Say(400)]);
+    lane.append(&["a"; 3]).await;
     running.wait_for(|report| report.pushes == 4).await;
     lane.deny([7]).await;
     running.wait_for(|report| report.state == State::Idle && report.pushes > 4).await;

@@ -58,7 +58,7 @@ impl Pulse {
     }
 
     /// Waits for `what`, however long that takes.
-    pub(super) async fn wait<T>(&self, what: impl Future<Output = T>) -> T {
+    pub(crate) async fn wait<T>(&self, what: impl Future<Output = T>) -> T {
         let mut what = pin!(what);
         loop {
             self.step();

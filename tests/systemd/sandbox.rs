@@ -87,6 +87,41 @@ fn the_sandbox_holds() {
     assert!(!machine.try_systemctl(&["start", SERVICE]).status.success(), "a shell was executed");
 }
 
+/// Who is named may hand over events, other members of the socket's group may not, and nobody else reaches it: the kernel's
+/// word on users gets through the sandbox.
+#[test]
+fn the_producers_that_are_named_are_admitted() {
+    let upstream = Upstream::start(Some("key"), &[]);
+    let Some(machine) = Machine::boot(&upstream.url, "key") else { return };
+    let accounts = "u shop -\nu other -\nu outsider -\nm shop pillarbox\nm other pillarbox\n";
+    machine.write("run/accounts.conf", accounts);
+    let made = machine.command("systemd-sysusers").arg("/run/accounts.conf").output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    machine.drop_in("allow", "[Service]\nEnvironment=PILLARBOX__INGEST__ALLOW_USERS=shop\n");
+    machine.systemctl(&["start", SERVICE]);
+    machine.write("run/event", &crate::support::event("1"));
+    for (user, exit, told) in
+        [("shop", 0, ""), ("other", 1, "ingest.allow_users"), ("outsider", 69, "Permission denied")]
+    {
+        let mut command = machine.command("setpriv");
+        command.args(["--reuid", user, "--regid", user, "--init-groups"]);
+        let sent = command.args(["pillarbox", "send", "/run/event"]).output().unwrap();
+        let said = String::from_utf8_lossy(&sent.stderr);
+        assert_eq!(sent.status.code(), Some(exit), "{user}: {said}");
+        assert!(said.contains(told), "{user}: {said}");
+    }
+    machine.wait_for_status("nothing queued; shop: idle");
+    assert_eq!(upstream.ids(), ["1"]);
+    let counts = &machine.status()["ingest"];
+    assert_eq!(
+        (&counts["connections_refused"], &counts["requests_refused"]["forbidden"]),
+        (&1.into(), &1.into())
+    );
+    let root = crate::support::Producer::connect(&machine.ingest())
+        .post("/v1/track", &crate::support::event("2"));
+    assert_eq!(root.status, 200);
+}
+
 /// No capabilities, no new privileges, system calls filtered, a user of its own.
 fn check_process(status: &str) {
     for line in [
