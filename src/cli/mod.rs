@@ -2,12 +2,14 @@
 
 mod check;
 mod client;
+mod completions;
 mod control;
 mod demo;
 mod drop_queue;
 mod erase;
 mod events;
 mod explain;
+mod man;
 mod map;
 mod quarantine;
 mod reload;
@@ -114,6 +116,16 @@ enum Command {
     Spool(spool::Spool),
     /// Stand in for Ometria: strict checks, faults on demand
     Simulate(simulate::Args),
+    /// Print what a shell needs to complete commands and options
+    #[command(
+        after_help = "Examples:\n  pillarbox completions bash > /etc/bash_completion.d/pillarbox\n  pillarbox completions fish > ~/.config/fish/completions/pillarbox.fish"
+    )]
+    Completions(completions::Completions),
+    /// Print the manual page
+    #[command(
+        after_help = "Examples:\n  pillarbox man | man -l -\n  pillarbox man --dir /usr/local/share/man/man1"
+    )]
+    Man(man::Man),
 }
 
 /// Where the configuration is.
@@ -274,6 +286,8 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Man(man) => man::run(&man),
     }
 }
 
