@@ -77,7 +77,7 @@ fn package(version: &str, folder: &Path) -> PathBuf {
         let [source, target, mode] = [0, 1, 2].map(|part| asset[part].as_str().unwrap());
         let sources = match source.strip_prefix("target/") {
             Some("release/pillarbox") => vec![program.into()],
-            Some(made) => matching(&generated.join(made.strip_prefix("package/").unwrap())),
+            Some(path) => matching(&generated.join(path.strip_prefix("package/").unwrap())),
             None => vec![repository(source)],
         };
         assert!(!sources.is_empty(), "{source} matches nothing");
@@ -183,7 +183,7 @@ impl Debian {
     }
 }
 
-/// What StateDirectory= and RuntimeDirectory= of the unit do.
+/// What `StateDirectory=` and `RuntimeDirectory=` of the unit do.
 fn own(debian: &Debian, folder: &str) {
     run(debian.chroot("root:root").args(["chown", "pillarbox:pillarbox", folder]));
 }

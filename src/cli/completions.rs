@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{Failure, show};
+use super::show;
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -11,9 +11,8 @@ pub(super) struct Completions {
     shell: Shell,
 }
 
-pub(super) fn run(completions: &Completions) -> Result<(), Failure> {
+pub(super) fn run(completions: &Completions) {
     let mut script = Vec::new();
     clap_complete::generate(completions.shell, &mut super::command(), "pillarbox", &mut script);
     show::line(String::from_utf8_lossy(&script).trim_end());
-    Ok(())
 }

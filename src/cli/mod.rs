@@ -286,7 +286,10 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
-        Command::Completions(completions) => completions::run(&completions),
+        Command::Completions(completions) => {
+            completions::run(&completions);
+            Ok(())
+        }
         Command::Man(man) => man::run(&man),
     }
 }

@@ -64,7 +64,8 @@ impl Machine {
         let mut failed = None;
         wait_until("a system", || {
             failed = system.try_wait().unwrap();
-            pid = fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
+            let read = fs::read_to_string(&children).unwrap_or_default();
+            read.trim().clone_into(&mut pid);
             let private = format!("/proc/{pid}/root/run/systemd/private");
             failed.is_some() || (!pid.is_empty() && Path::new(&private).exists())
         });

@@ -169,12 +169,22 @@ fn nobody_is_refused_while_daemons_come_and_go() {
         );
         answered += seen.acknowledged.len();
     }
+    check_arrivals(&machine, &upstream, &seen);
+    let waited = seen.iter().map(|seen| seen.waited).max().unwrap();
+    let old: u64 = seen.iter().map(|seen| seen.ended_old).sum();
+    eprintln!(
+        "{answered} events through 8 ends of the daemon; {old} requests repeated, the longest wait {waited:?}"
+    );
+}
+
+/// Checks that every event that was answered 200 has arrived, those of each producer in their order.
+fn check_arrivals(machine: &Machine, upstream: &Upstream, seen: &[Seen]) {
     machine.wait_for_status("nothing queued");
     let mut arrived: HashMap<String, usize> = HashMap::new();
     for (place, id) in upstream.ids().into_iter().enumerate() {
         arrived.entry(id).or_insert(place);
     }
-    for seen in &seen {
+    for seen in seen {
         let places: Vec<Option<&usize>> =
             seen.acknowledged.iter().map(|id| arrived.get(id)).collect();
         assert!(
@@ -183,11 +193,6 @@ fn nobody_is_refused_while_daemons_come_and_go() {
         );
         assert!(places.is_sorted(), "the events of a producer arrived in another order");
     }
-    let waited = seen.iter().map(|seen| seen.waited).max().unwrap();
-    let old: u64 = seen.iter().map(|seen| seen.ended_old).sum();
-    eprintln!(
-        "{answered} events through 8 ends of the daemon; {old} requests repeated, the longest wait {waited:?}"
-    );
 }
 
 /// Ends the producers, whatever becomes of the test.

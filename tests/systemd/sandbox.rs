@@ -1,5 +1,6 @@
 //! The sandbox, tried from inside.
 
+use std::fmt::Write as _;
 use std::fs;
 
 use crate::SERVICE;
@@ -58,9 +59,11 @@ fn the_sandbox_holds() {
     let mut script = String::new();
     for (kind, commands) in [("forbidden", &FORBIDDEN[..]), ("allowed", &ALLOWED)] {
         for command in commands {
-            script += &format!(
-                "if ( {command} ) >/dev/null 2>&1; then echo '{kind} done: {command}'; else echo '{kind} failed: {command}'; fi\n"
-            );
+            writeln!(
+                script,
+                "if ( {command} ) >/dev/null 2>&1; then echo '{kind} done: {command}'; else echo '{kind} failed: {command}'; fi"
+            )
+            .unwrap();
         }
     }
     script += "cat /proc/self/status\nulimit -c\n";

@@ -123,18 +123,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let spool = reopen(&options(directory.path()));
         spool.probe().await.unwrap();
-        let (end, ended) = mpsc::channel();
-        let (begin, begun) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        let (holds, is_held) = mpsc::channel();
         let driver = spool.driver.clone();
         let busy = std::thread::spawn(move || {
             let _held = driver.lock();
-            begin.send(()).unwrap();
-            ended.recv().unwrap();
+            holds.send(()).unwrap();
+            released.recv().unwrap();
         });
-        begun.recv().unwrap();
+        is_held.recv().unwrap();
         let mut probe = std::pin::pin!(spool.probe());
         assert!(tokio::time::timeout(Duration::from_secs(60), probe.as_mut()).await.is_err());
-        end.send(()).unwrap();
+        release.send(()).unwrap();
         busy.join().unwrap();
         probe.await.unwrap();
         spool.close().await;
