@@ -27,8 +27,8 @@ fn mapping(criterion: &mut Criterion) {
     group.bench_function("a batch of 100 events", |bencher| {
         bencher.iter(|| {
             let body = repair(black_box(many.as_bytes()), DEPTH_MAX).expect("the example is UTF-8");
-            let batch = batch(&body, UnixMillis(0)).expect("the example is a batch");
-            for item in batch.iter() {
+            let mut batch = batch(&body, UnixMillis(0)).expect("the example is a batch");
+            for item in batch.take() {
                 let event = item.event.expect("the example is an event");
                 black_box(map(&event, &identity, &rules, String::new));
             }

@@ -16,6 +16,13 @@ pub(crate) fn smoke() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
+/// Whether a piece is asked for: without words on the command line all are, else those whose name has one of them
+/// (`cargo bench --bench ingest -- "a lone event"`).
+fn asked_for(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-')).peekable();
+    words.peek().is_none() || words.any(|word| name.contains(&word))
+}
+
 /// Runs both sides in turns and prints the ratio of their speeds.
 ///
 /// Each side does the same amount of `unit`s in a round, and returns how long they took.
@@ -29,6 +36,9 @@ pub(crate) fn side_by_side(
     mut ours: impl FnMut() -> Duration,
     mut limit: impl FnMut() -> Duration,
 ) {
+    if !asked_for(name) {
+        return;
+    }
     let rounds = if smoke() { 1 } else { ROUNDS };
     let mut pairs = Vec::with_capacity(rounds);
     for round in 0..rounds {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::protocol::{Erased, Selection, Who};
 use super::service::{PAGE_ENTRIES, Service};
 use crate::forward::verdict::record_id;
+use crate::mapping::IdentityKey;
 use crate::mapping::person::{self, Person};
 use crate::spool::{
     Append, AppendError, End, Origin, PersonKey, QuarantineId, Quarantined, ReadError, Seq,
@@ -92,13 +93,12 @@ async fn find(service: &Service, who: Who) -> Result<Ids, EraseError> {
     match who {
         Who::Email(email) => ids.emails.extend(address(&email)),
         Who::User(id) => {
-            let known = Person { user: Some(&id), ..Person::default() };
-            let (key, _) = crate::mapping::identity::keys_of(known);
-            let stored = service.spool().identities(key.iter().cloned().collect()).await?;
+            let key = IdentityKey::User(&id).stored();
+            let stored = service.spool().identities(vec![key.clone()]).await?;
             let traits = stored.into_iter().flatten().next();
             ids.emails.extend(traits.and_then(|traits| email_of(&traits)));
             ids.users.insert(id);
-            user = key;
+            user = Some(key);
         }
     }
     if ids.emails.is_empty() && ids.users.iter().all(String::is_empty) {

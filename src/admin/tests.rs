@@ -103,7 +103,7 @@ impl Host {
     }
 
     async fn set_aside(&self, entries: Vec<Quarantined>) {
-        let item = |entry| Item { once: None, content: Content::Quarantine(entry) };
+        let item = |entry| Item { once: None, content: Content::Quarantine(Box::new(entry)) };
         let items = entries.into_iter().map(item).collect();
         self.spool.append(Append { items, ..Append::default() }).await.unwrap();
     }

@@ -16,7 +16,7 @@ use crate::config;
 use crate::event::object::merge;
 use crate::event::{DEPTH_MAX, Event, Kind, Timestamp, batch, repair};
 use crate::mapping::explain::Note;
-use crate::mapping::{Identity, Preset, Rules, identity_change, identity_keys, map};
+use crate::mapping::{Identity, IdentityKey, Preset, Rules, identity_change, identity_keys, map};
 
 #[derive(Debug, Args)]
 pub(super) struct Map {
@@ -116,8 +116,8 @@ impl Mapper {
         let enveloped = text.starts_with('[') || is_batch(&text);
         let text = if enveloped { text } else { format!("[{text}]") };
         match batch(&text, self.now) {
-            Ok(events) => {
-                for (number, item) in (1..).zip(events.iter()) {
+            Ok(mut events) => {
+                for (number, item) in (1..).zip(events.take()) {
                     let place = Place { line, item: enveloped.then_some(number) };
                     let told = match &item.event {
                         Ok(event) => self.event(place, event),
@@ -133,7 +133,8 @@ impl Mapper {
     /// What becomes of one event in each integration; once for all when it is an identify.
     fn event(&mut self, place: Place, event: &Event<'_>) -> Vec<Told> {
         let (user, anonymous) = identity_keys(event);
-        let stored = |key: Option<String>| self.identities.get(&key?).map(Vec::as_slice);
+        let stored =
+            |key: Option<IdentityKey<'_>>| self.identities.get(&key?.stored()).map(Vec::as_slice);
         let identity = Identity { user: stored(user), anonymous: stored(anonymous) };
         let now = Timestamp::from_clock(self.now);
         let mut told = Vec::new();
@@ -146,6 +147,7 @@ impl Mapper {
             told.truncate(1);
         }
         for (key, traits) in identity_change(event) {
+            let key = key.stored();
             let merged = merge(self.identities.get(&key).map(Vec::as_slice), &traits);
             self.identities.insert(key, merged);
         }

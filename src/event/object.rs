@@ -16,6 +16,9 @@ use super::value::{ObjectWriter, is_null};
 /// Objects of more members than this are looked up through a sorted index.
 const LINEAR_MEMBERS_MAX: usize = 16;
 
+/// Most objects of an event have no more: they are read into one allocation.
+const MEMBERS_USUAL: usize = 8;
+
 /// A JSON object in its own order, with raw values.
 #[derive(Clone, Debug, Default)]
 pub struct Object<'a> {
@@ -185,6 +188,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 pub(super) fn members<'de, A: MapAccess<'de>>(mut map: A) -> Result<Object<'de>, A::Error> {
     let mut members = Vec::new();
     while let Some(Key(key)) = map.next_key()? {
+        if members.is_empty() {
+            members.reserve(MEMBERS_USUAL);
+        }
         members.push((key, map.next_value()?));
     }
     Ok(Object::from_members(members))

@@ -214,7 +214,7 @@ pub(super) fn object<'a>(field: &'static str, part: Part<'a>) -> Result<Object<'
     match part {
         Part::Absent => Ok(Object::default()),
         Part::Object(object) => Ok(object),
-        Part::Array(_) | Part::Scalar => Err(EventError::WrongType { field, wanted: "an object" }),
+        Part::Other => Err(EventError::WrongType { field, wanted: "an object" }),
     }
 }
 

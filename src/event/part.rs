@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::object::{Object, members};
 
@@ -33,7 +32,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
     }
 }
 
-/// A value read in the same pass as what surrounds it, where an object or an array of them is expected.
+/// A value read in the same pass as what surrounds it, where an object is expected.
 #[derive(Debug, Default)]
 pub(super) enum Part<'a> {
     /// Missing or `null`.
@@ -41,10 +40,8 @@ pub(super) enum Part<'a> {
     Absent,
     /// As wanted.
     Object(Object<'a>),
-    /// An array, its items untouched.
-    Array(Vec<&'a RawValue>),
-    /// A string, a number or a boolean.
-    Scalar,
+    /// Anything else.
+    Other,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Part<'a> {
@@ -71,30 +68,27 @@ impl<'de> Visitor<'de> for PartVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Part<'de>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(Part::Array(items))
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Part::Other)
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<Part<'de>, E> {
-        Ok(Part::Scalar)
+        Ok(Part::Other)
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Part<'de>, E> {
-        Ok(Part::Scalar)
+        Ok(Part::Other)
     }
 
     fn visit_u64<E: Error>(self, _: u64) -> Result<Part<'de>, E> {
-        Ok(Part::Scalar)
+        Ok(Part::Other)
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Part<'de>, E> {
-        Ok(Part::Scalar)
+        Ok(Part::Other)
     }
 
     fn visit_str<E: Error>(self, _: &str) -> Result<Part<'de>, E> {
-        Ok(Part::Scalar)
+        Ok(Part::Other)
     }
 }

@@ -100,7 +100,15 @@ impl<'o> ObjectWriter<'o> {
 
 /// Writes `text` as a JSON string.
 fn write_text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a Vec takes every byte");
+    // Nearly no text has anything to escape: without a way out of the loop, many bytes are looked at at once.
+    let escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
+        serde_json::to_writer(out, text).expect("a Vec takes every byte");
+        return;
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
 }
 
 #[cfg(test)]

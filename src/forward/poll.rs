@@ -131,7 +131,7 @@ impl Poller {
         let item = |(index, rejection): (usize, &Rejection)| {
             let once = Some(Once::new(SCOPES | scope.0, &rejection.text));
             let content = found.remove(&index).map_or(Content::Nothing, |found| {
-                Content::Quarantine(self.quarantined(found, rejection))
+                Content::Quarantine(Box::new(self.quarantined(found, rejection)))
             });
             Item { once, content }
         };

@@ -1,5 +1,7 @@
 //! What the events of one request come to: records, quarantine entries, changes of identities and consent.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -11,7 +13,8 @@ use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{BatchItem, Event, Kind};
 use crate::mapping::person::{self, Person};
-use crate::mapping::{self, Identity, consent};
+use crate::mapping::record::CUSTOM_EVENT;
+use crate::mapping::{self, Identity, IdentityKey, consent};
 use crate::spool::{
     Append, Consent, Content, Item, Once, Origin, PersonKey, PersonKeys, Quarantined,
     RECORD_BYTES_MAX,
@@ -28,8 +31,12 @@ pub(super) struct Draft<'a> {
     /// For each event: its items in the append, or how it ended without any.
     pub(super) events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
-    pub(super) identities: HashMap<String, Option<Bytes>>,
+    pub(super) identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
     pub(super) integrations: &'a [Integration],
+    /// The categories of consent that some integration asks for.
+    pub(super) asked: BTreeSet<&'a str>,
+    /// The one `@type` of all records that are made here.
+    pub(super) record_type: Arc<str>,
     pub(super) received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
@@ -44,11 +51,31 @@ pub(super) enum Planned {
     Dropped(&'static str),
 }
 
-impl Draft<'_> {
-    pub(super) fn add_item(&mut self, item: &BatchItem<'_>) {
-        let body = item.body();
+impl<'a> Draft<'a> {
+    /// An empty draft of about `events` events, whose people are known by `identities`.
+    pub(super) fn new(
+        integrations: &'a [Integration],
+        identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
+        received: UnixMillis,
+        events: usize,
+    ) -> Draft<'a> {
+        let asked = integrations.iter().flat_map(|integration| &integration.rules.consent);
+        let items = Vec::with_capacity(events);
+        Draft {
+            append: Append { items, ..Append::default() },
+            events: Vec::with_capacity(events),
+            identities,
+            integrations,
+            asked: asked.map(String::as_str).collect(),
+            record_type: Arc::from(CUSTOM_EVENT),
+            received,
+            truncated: Vec::new(),
+        }
+    }
+
+    pub(super) fn add_item(&mut self, item: &'a BatchItem<'_>) {
         let (reason, detail) = match &item.event {
-            Ok(event) => match self.add(event, &body) {
+            Ok(event) => match self.add(event, &|| item.body()) {
                 Some(refused) => refused,
                 None => return,
             },
@@ -56,17 +83,21 @@ impl Draft<'_> {
         };
         let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
         let first = self.append.items.len();
-        let once = Some(Once::new(INVALID_SCOPE, item.raw));
-        let entry = self.quarantine(once, kind, None, &reason, &detail, &body);
+        let once = Some(Once::new(INVALID_SCOPE, item.raw()));
+        let entry = self.quarantine(once, kind, None, &reason, &detail, &item.body());
         self.append.items.push(entry);
         self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
     }
 
-    /// Takes one event in. Returns reason and detail, and adds nothing, when it is not valid or no integration can take it.
-    pub(super) fn add(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
+    /// Takes one event in, whose text `body` gives. Returns reason and detail, and adds nothing, when it is not valid or no integration can take it.
+    pub(super) fn add(
+        &mut self,
+        event: &'a Event<'_>,
+        body: &dyn Fn() -> Cow<'a, str>,
+    ) -> Option<(String, String)> {
         let first = self.append.items.len();
         let refused =
-            if event.kind == Kind::Identify { self.identify(event) } else { self.map(event, raw) };
+            if event.kind == Kind::Identify { self.identify(event) } else { self.map(event, body) };
         if refused.is_none() {
             self.consent(event, first);
         }
@@ -76,19 +107,23 @@ impl Draft<'_> {
     /// What is stored for the user and for the device of an event.
     fn stored(&self, event: &Event<'_>) -> (Option<Bytes>, Option<Bytes>) {
         let (user, anonymous) = mapping::identity_keys(event);
-        let stored = |key: Option<String>| self.identities.get(&key?)?.clone();
+        let stored = |key: Option<IdentityKey<'_>>| self.identities.get(&key?)?.clone();
         (stored(user), stored(anonymous))
     }
 
     /// Maps one event for each integration.
-    fn map(&mut self, event: &Event<'_>, raw: &str) -> Option<(String, String)> {
+    fn map(
+        &mut self,
+        event: &Event<'_>,
+        body: &dyn Fn() -> Cow<'a, str>,
+    ) -> Option<(String, String)> {
         let (user, anonymous) = self.stored(event);
         let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
         let first = self.append.items.len();
         let (mut dropped, mut refused) = ("no_mapping", Vec::new());
-        let fresh = event.message_id.is_none().then(|| format!("evt_{}", Uuid::now_v7().simple()));
+        let fresh = OnceCell::new();
         for integration in self.integrations {
-            let fresh_id = || fresh.clone().unwrap_or_default();
+            let fresh_id = || fresh.get_or_init(fresh_id).clone();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
                     if record.event_type_truncated {
@@ -101,7 +136,7 @@ impl Draft<'_> {
                         once,
                         content: Content::Record {
                             lane: integration.lane(person),
-                            record_type: Arc::from(record.record_type),
+                            record_type: self.record_type.clone(),
                             record: Bytes::from(record.bytes),
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
                         },
@@ -125,8 +160,14 @@ impl Draft<'_> {
         for (integration, reason, detail) in refused {
             let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
             let kind = event.kind.as_str().to_owned();
-            let item =
-                self.quarantine(once, kind, Some(integration.name.clone()), reason, &detail, raw);
+            let item = self.quarantine(
+                once,
+                kind,
+                Some(integration.name.clone()),
+                reason,
+                &detail,
+                &body(),
+            );
             self.append.items.push(item);
         }
         let count = self.append.items.len() - first;
@@ -135,7 +176,7 @@ impl Draft<'_> {
     }
 
     /// Merges the traits of an identify, for the later events of this request and for good.
-    fn identify(&mut self, event: &Event<'_>) -> Option<(String, String)> {
+    fn identify(&mut self, event: &'a Event<'_>) -> Option<(String, String)> {
         if let Some(detail) = mapping::traits_too_large(event) {
             return Some(("too_large".to_owned(), detail));
         }
@@ -149,21 +190,19 @@ impl Draft<'_> {
                     format!("the traits of this person would take over {RECORD_BYTES_MAX} bytes");
                 return Some(("too_large".to_owned(), detail));
             }
-            merged.push((key.clone(), Some(Bytes::from(new))));
+            merged.push((*key, Some(Bytes::from(new))));
         }
         self.identities.extend(merged);
         self.append
             .identities
-            .extend(changes.into_iter().map(|(key, traits)| (key, Bytes::from(traits))));
+            .extend(changes.into_iter().map(|(key, traits)| (key.stored(), Bytes::from(traits))));
         self.events.push(Planned::Applied);
         None
     }
 
     /// Takes what the event says about the categories that an integration asks for. `first` is its first item, if it has any.
     fn consent(&mut self, event: &Event<'_>, first: usize) {
-        let asked = self.integrations.iter().flat_map(|integration| &integration.rules.consent);
-        let asked: BTreeSet<&str> = asked.map(String::as_str).collect();
-        let stated = consent::stated(&event.context, asked);
+        let stated = consent::stated(&event.context, self.asked.iter().copied());
         if stated.is_empty() {
             return;
         }
@@ -205,18 +244,26 @@ impl Draft<'_> {
             at: self.received,
             body: raw.as_bytes().to_vec(),
         };
-        Item { once, content: Content::Quarantine(entry) }
+        Item { once, content: Content::Quarantine(Box::new(entry)) }
     }
+}
+
+/// The id of a record whose event brings none.
+fn fresh_id() -> String {
+    let mut text = *b"evt_00000000000000000000000000000000";
+    let (_, digits) = text.split_at_mut(4);
+    Uuid::now_v7().simple().encode_lower(digits);
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn person_of<'p>(event: &'p Event<'_>, email: Option<&'p str>) -> Person<'p> {
     Person { email, user: event.user_id.as_deref(), anonymous: event.anonymous_id.as_deref() }
 }
 
-/// The keys of all identities that `events` ask for.
-pub(super) fn identity_keys<'a>(
-    events: impl IntoIterator<Item = &'a Event<'a>>,
-) -> HashSet<String> {
+/// All identities that `events` ask for.
+pub(super) fn identity_keys<'e, 'a: 'e>(
+    events: impl IntoIterator<Item = &'e Event<'a>>,
+) -> HashSet<IdentityKey<'e>> {
     let mut keys = HashSet::new();
     for event in events {
         let (user, anonymous) = mapping::identity_keys(event);

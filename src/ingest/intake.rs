@@ -1,5 +1,6 @@
 //! One body: events → records → one append → the answer.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,7 +10,7 @@ use super::push;
 use crate::clock::UnixMillis;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
-use crate::mapping::{self, Rules};
+use crate::mapping::{self, IdentityKey, Rules};
 use crate::spool::{
     Append, AppendError, Content, Item, LaneId, PersonKey, PersonKeys, QuarantineId,
     RECORD_BYTES_MAX, Spool,
@@ -97,8 +98,8 @@ impl Intake {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
         let integrations = self.integrations();
-        let mut draft = self.draft(&integrations, identity_keys([&event]), received).await?;
-        if let Some((reason, detail)) = draft.add(&event, &body) {
+        let mut draft = self.draft(&integrations, identity_keys([&event]), received, 1).await?;
+        if let Some((reason, detail)) = draft.add(&event, &|| Cow::Borrowed(&*body)) {
             return Err(Refusal::new(
                 if reason == "too_large" { "too_large" } else { "invalid_event" },
                 detail,
@@ -113,7 +114,7 @@ impl Intake {
     /// A refusal: nothing was stored.
     pub async fn batch(&self, body: &[u8], received: UnixMillis) -> Result<Taken, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
-        let batch = event::batch(&body, received)?;
+        let mut batch = event::batch(&body, received)?;
         if batch.len() > BATCH_EVENTS_MAX {
             let message = format!(
                 "a batch of {} events: send at most {BATCH_EVENTS_MAX} at once",
@@ -121,10 +122,11 @@ impl Intake {
             );
             return Err(Refusal::new("too_large", message));
         }
-        let items: Vec<BatchItem<'_>> = batch.iter().collect();
+        let items: Vec<BatchItem<'_>> = batch.take();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
         let integrations = self.integrations();
-        let mut draft = self.draft(&integrations, identity_keys(valid), received).await?;
+        let keys = identity_keys(valid);
+        let mut draft = self.draft(&integrations, keys, received, items.len()).await?;
         for item in &items {
             draft.add_item(item);
         }
@@ -179,8 +181,10 @@ impl Intake {
         let invalid = |message: String| ReplayError::Invalid(message);
         let text = std::str::from_utf8(body).map_err(|error| invalid(error.to_string()))?;
         let batch = format!("[{text}]");
-        let batch = event::batch(&batch, received).map_err(|error| invalid(error.to_string()))?;
-        let Some(item) = batch.iter().next().filter(|_| batch.len() == 1) else {
+        let batch = event::batch(&batch, received);
+        let mut batch = batch.map_err(|error| invalid(error.to_string()))?;
+        let items = batch.take();
+        let [item] = &items[..] else {
             return Err(invalid("it is not one event".to_owned()));
         };
         let event = item.event.as_ref().map_err(|error| invalid(error.to_string()))?;
@@ -196,9 +200,9 @@ impl Intake {
             let name = integration.unwrap_or_default();
             return Err(invalid(format!("integration {name:?} is not configured")));
         };
-        let drafted = self.draft(integrations, identity_keys([event]), received).await;
+        let drafted = self.draft(integrations, identity_keys([event]), received, 1).await;
         let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
-        if let Some((_, detail)) = draft.add(event, item.raw) {
+        if let Some((_, detail)) = draft.add(event, &|| item.body()) {
             return Err(invalid(detail));
         }
         if let Some(Planned::Dropped(reason)) = draft.events.first() {
@@ -214,24 +218,19 @@ impl Intake {
         Ok(())
     }
 
-    /// An empty draft that knows the identities under `keys`.
+    /// An empty draft of about `events` events, which knows the identities of `keys`.
     async fn draft<'a>(
         &self,
         integrations: &'a [Integration],
-        keys: HashSet<String>,
+        keys: HashSet<IdentityKey<'a>>,
         received: UnixMillis,
+        events: usize,
     ) -> Result<Draft<'a>, Refusal> {
-        let keys: Vec<String> = keys.into_iter().collect();
+        let stored = keys.iter().map(|key| key.stored()).collect::<Vec<_>>();
         let traits =
-            if keys.is_empty() { Vec::new() } else { self.spool.identities(keys.clone()).await? };
-        Ok(Draft {
-            append: Append::default(),
-            events: Vec::new(),
-            identities: keys.into_iter().zip(traits).collect(),
-            integrations,
-            received,
-            truncated: Vec::new(),
-        })
+            if stored.is_empty() { Vec::new() } else { self.spool.identities(stored).await? };
+        let identities = keys.into_iter().zip(traits).collect();
+        Ok(Draft::new(integrations, identities, received, events))
     }
 
     /// Appends the draft and says what became of each event.

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::person::Person;
 use crate::event::object::parse_bytes;
 use crate::event::{Event, Kind, Object, value};
 
@@ -24,40 +23,53 @@ pub struct Identity<'a> {
 /// A longer id is stored under its digest: keys stay short whatever a producer sends.
 const ID_BYTES_MAX: usize = 256;
 
-/// The keys that identities of this event's `userId` and `anonymousId` are stored under.
-#[must_use]
-pub fn identity_keys(event: &Event<'_>) -> (Option<String>, Option<String>) {
-    let (user, anonymous) = (event.user_id.as_deref(), event.anonymous_id.as_deref());
-    keys_of(Person { email: None, user, anonymous })
+/// Whose identity it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IdentityKey<'a> {
+    /// That of a `userId`.
+    User(&'a str),
+    /// That of an `anonymousId`.
+    Anonymous(&'a str),
 }
 
-/// The keys that identities of a person's `userId` and `anonymousId` are stored under.
-#[must_use]
-pub fn keys_of(person: Person<'_>) -> (Option<String>, Option<String>) {
-    (person.user.map(|id| identity_key('u', id)), person.anonymous.map(|id| identity_key('a', id)))
-}
+impl IdentityKey<'_> {
+    /// The key that it is stored under.
+    #[must_use]
+    pub fn stored(self) -> String {
+        use std::fmt::Write as _;
 
-fn identity_key(kind: char, id: &str) -> String {
-    use std::fmt::Write as _;
-
-    if id.len() <= ID_BYTES_MAX {
-        return format!("{kind}:{id}");
+        let (kind, id) = match self {
+            IdentityKey::User(id) => ('u', id),
+            IdentityKey::Anonymous(id) => ('a', id),
+        };
+        if id.len() <= ID_BYTES_MAX {
+            return format!("{kind}:{id}");
+        }
+        let mut key = format!("{kind}#");
+        for byte in ring::digest::digest(&ring::digest::SHA256, id.as_bytes()).as_ref() {
+            write!(key, "{byte:02x}").expect("writing into memory cannot fail");
+        }
+        key
     }
-    let mut key = format!("{kind}#");
-    for byte in ring::digest::digest(&ring::digest::SHA256, id.as_bytes()).as_ref() {
-        write!(key, "{byte:02x}").expect("writing into memory cannot fail");
-    }
-    key
 }
 
-/// What an event changes in the stored identities: for each of its keys, the traits to
+/// Whose identities an event is about: its `userId`'s and its `anonymousId`'s.
+#[must_use]
+pub fn identity_keys<'e>(
+    event: &'e Event<'_>,
+) -> (Option<IdentityKey<'e>>, Option<IdentityKey<'e>>) {
+    let user = event.user_id.as_deref().map(IdentityKey::User);
+    (user, event.anonymous_id.as_deref().map(IdentityKey::Anonymous))
+}
+
+/// What an event changes in the stored identities: for each that it is about, the traits to
 /// [merge](crate::event::object::merge).
 ///
 /// Only an identify changes any, with its `traits` over its `context.traits`; a `null` among them is kept,
 /// because merging it removes the trait. Empty when it brings no traits, or more than [`TRAITS_BYTES_MAX`],
 /// which [`super::map`] refuses.
 #[must_use]
-pub fn identity_change(event: &Event<'_>) -> Vec<(String, Vec<u8>)> {
+pub fn identity_change<'e>(event: &'e Event<'_>) -> Vec<(IdentityKey<'e>, Vec<u8>)> {
     if event.kind != Kind::Identify {
         return Vec::new();
     }
@@ -164,8 +176,10 @@ mod tests {
             "context":{"traits":{"tier":"gold","email":"c"}}}"#;
         let traits = br#"{"tier":"gold","email":"e","age":7.0,"x":null}"#.to_vec();
         let event = read(body, Kind::Identify);
-        assert_eq!(identity_keys(&event), (Some("u:1".to_owned()), Some("a:b".to_owned())));
-        let expected = vec![("u:1".to_owned(), traits.clone()), ("a:b".to_owned(), traits)];
+        let keys = [IdentityKey::User("1"), IdentityKey::Anonymous("b")];
+        assert_eq!(identity_keys(&event), (Some(keys[0]), Some(keys[1])));
+        assert_eq!(keys.map(IdentityKey::stored), ["u:1", "a:b"]);
+        let expected = keys.map(|key| (key, traits.clone())).to_vec();
         assert_eq!(identity_change(&event), expected);
     }
 
@@ -190,9 +204,9 @@ mod tests {
     #[test]
     fn a_long_id_has_a_short_key_of_its_own() {
         let (x, y) = ("x".repeat(ID_BYTES_MAX + 1), "y".repeat(1 << 20));
-        let keys = [identity_key('u', &x), identity_key('u', &y), identity_key('a', &y)];
+        let keys = [IdentityKey::User(&x), IdentityKey::User(&y), IdentityKey::Anonymous(&y)]
+            .map(IdentityKey::stored);
         assert!(keys.iter().all(|key| key.len() == 66));
         assert!(keys[0] != keys[1] && keys[1] != keys[2]);
-        assert_eq!(identity_key('u', "plain"), "u:plain");
     }
 }

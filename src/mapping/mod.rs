@@ -19,7 +19,7 @@ pub mod source;
 pub mod table;
 
 pub use identity::{
-    Identity, email, identity_change, identity_keys, too_large as traits_too_large,
+    Identity, IdentityKey, email, identity_change, identity_keys, too_large as traits_too_large,
 };
 pub use record::Record;
 pub use rules::{RECORD_BYTES_MAX, Rule, Rules};

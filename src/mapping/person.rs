@@ -24,9 +24,9 @@ pub fn lane(person: Person<'_>, lanes: usize) -> usize {
     if lanes <= 1 {
         return 0;
     }
-    let user = || person.user.map(|id| digest('u', id));
-    let anonymous = || person.anonymous.map(|id| digest('a', id));
-    let email = person.email.map(|email| digest('e', &email.to_lowercase()));
+    let user = || person.user.map(|id| digest(b'u', id));
+    let anonymous = || person.anonymous.map(|id| digest(b'a', id));
+    let email = person.email.map(|email| digest(b'e', &email.to_lowercase()));
     let digest = email.or_else(user).or_else(anonymous);
     digest.map_or(0, |digest| digest as usize % lanes)
 }
@@ -34,7 +34,7 @@ pub fn lane(person: Person<'_>, lanes: usize) -> usize {
 /// The digests under which `person` says yes or no to a category of consent: of all ids, so that it counts for what the
 /// person did before logging in as well.
 pub fn says(person: Person<'_>) -> impl Iterator<Item = u64> {
-    known(person).chain(person.anonymous.map(|id| digest_64('a', id)))
+    known(person).chain(person.anonymous.map(|id| digest_64(b'a', id)))
 }
 
 /// The digests under which a record about `person` must not be denied: those of the person, or else of the device. A
@@ -42,28 +42,40 @@ pub fn says(person: Person<'_>) -> impl Iterator<Item = u64> {
 pub fn needs(person: Person<'_>) -> impl Iterator<Item = u64> {
     let nobody_else = person.email.is_none() && person.user.is_none();
     let device = person.anonymous.filter(|_| nobody_else);
-    known(person).chain(device.map(|id| digest_64('a', id)))
+    known(person).chain(device.map(|id| digest_64(b'a', id)))
 }
 
 /// The digest under which a record is found that was handed over ready to be sent, whatever anybody says about consent.
 #[must_use]
 pub fn ready(email: &str) -> u64 {
-    digest_64('r', &email.trim().to_lowercase())
+    digest_64(b'r', &email.trim().to_lowercase())
 }
 
 fn known(person: Person<'_>) -> impl Iterator<Item = u64> {
-    let email = person.email.map(|email| digest_64('e', &email.to_lowercase()));
-    email.into_iter().chain(person.user.map(|id| digest_64('u', id)))
+    let email = person.email.map(|email| digest_64(b'e', &email.to_lowercase()));
+    email.into_iter().chain(person.user.map(|id| digest_64(b'u', id)))
 }
 
 /// The XXH3 of the id, which is stored with records: the same for ever.
-fn digest_64(kind: char, id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(format!("{kind}:{id}").as_bytes())
+fn digest_64(kind: u8, id: &str) -> u64 {
+    with_kind(kind, id, xxhash_rust::xxh3::xxh3_64)
 }
 
 /// The CRC-32 of the id; a kind of its own keeps a user from sharing the lane of an address that looks the same.
-fn digest(kind: char, id: &str) -> u32 {
-    crc32fast::hash(format!("{kind}:{id}").as_bytes())
+fn digest(kind: u8, id: &str) -> u32 {
+    with_kind(kind, id, crc32fast::hash)
+}
+
+/// What `hash` gives for `kind:id`; nearly every id is short enough to need no allocation.
+fn with_kind<H>(kind: u8, id: &str, hash: impl FnOnce(&[u8]) -> H) -> H {
+    let mut text = [0; 64];
+    let Some(text) = text.get_mut(..id.len() + 2) else {
+        return hash(&[&[kind, b':'], id.as_bytes()].concat());
+    };
+    let (head, rest) = text.split_at_mut(2);
+    head.copy_from_slice(&[kind, b':']);
+    rest.copy_from_slice(id.as_bytes());
+    hash(text)
 }
 
 #[cfg(test)]
@@ -89,13 +101,18 @@ mod tests {
         let [email, user, anonymous] = [Some("Jane@x"), Some("u1"), Some("kiosk")];
         let [jane, device] =
             [Person { email, user, anonymous }, Person { anonymous, ..Person::default() }];
-        let (e, u, a) = (digest_64('e', "jane@x"), digest_64('u', "u1"), digest_64('a', "kiosk"));
+        let (e, u, a) =
+            (digest_64(b'e', "jane@x"), digest_64(b'u', "u1"), digest_64(b'a', "kiosk"));
         assert_eq!(says(jane).collect::<Vec<_>>(), [e, u, a]);
         assert_eq!(needs(jane).collect::<Vec<_>>(), [e, u]);
         assert_eq!(says(device).chain(needs(device)).collect::<Vec<_>>(), [a, a]);
         assert_eq!(needs(Person::default()).count(), 0);
         // Fixed for ever: what is on disk would not be found again.
         assert_eq!(u, 7_984_949_632_014_793_882);
+        for long in ["u".repeat(62), "u".repeat(63), "u".repeat(600)] {
+            let whole = format!("u:{long}");
+            assert_eq!(digest_64(b'u', &long), xxhash_rust::xxh3::xxh3_64(whole.as_bytes()));
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! `context.page.url` where it is given and the event has no `page_url` of its own, then those of the event's table.
 //! A name that the table gives belongs to the table: no other property is sent under it.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::identity::Identity;
@@ -27,13 +29,9 @@ const PAGE_URL: &str = "page_url";
 /// What a record has beside its properties and ids, rounded up: one allocation is nearly always enough.
 const FRAME_BYTES: usize = 320;
 
-/// One record of upstream, ready to be queued.
+/// One record of upstream, ready to be queued: a [`CUSTOM_EVENT`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its `@type`: a push never mixes two.
-    pub record_type: &'static str,
-    /// Its id: the event's `messageId`, or a fresh one.
-    pub id: String,
     /// The person's e-mail address, where it is known: it chooses the lane.
     pub identity_email: Option<String>,
     /// The JSON that is pushed.
@@ -50,7 +48,7 @@ pub(super) fn write(
     identity_email: Option<String>,
     fresh_id: impl FnOnce() -> String,
 ) -> Record {
-    let id = event.message_id.as_deref().map_or_else(fresh_id, str::to_owned);
+    let id = event.message_id.as_deref().map_or_else(|| fresh_id().into(), Cow::Borrowed);
     let page = event.context.object("page");
     let page_url = page.and_then(|page| page.get("url"));
     let page_url_bytes = page_url.map_or(0, |url| url.get().len());
@@ -59,7 +57,8 @@ pub(super) fn write(
     let mut record = ObjectWriter::new(&mut bytes);
     record.text("@type", CUSTOM_EVENT);
     record.text("id", &id);
-    record.text("timestamp", &event.time.to_string());
+    let time = event.time.to_bytes();
+    record.text("timestamp", std::str::from_utf8(&time).unwrap_or_default());
     record.text("event_type", &shape.event_type);
     if let Some(email) = &identity_email {
         record.text("identity_email", email);
@@ -74,7 +73,7 @@ pub(super) fn write(
     properties.close();
     record.close();
     let event_type_truncated = is_truncated(&shape.event_type);
-    Record { record_type: CUSTOM_EVENT, id, identity_email, bytes, event_type_truncated }
+    Record { identity_email, bytes, event_type_truncated }
 }
 
 fn is_truncated(event_type: &str) -> bool {

@@ -102,7 +102,7 @@ pub enum Content {
         person: PersonKeys,
     },
     /// To the quarantine.
-    Quarantine(Quarantined),
+    Quarantine(Box<Quarantined>),
     /// Nowhere: an event without a record, whose repeats must be known for what it says about consent.
     Nothing,
 }

@@ -174,8 +174,10 @@ async fn apply(spool: &Spool, lanes: &[LaneId], model: &mut Model, step: Step) {
     match step {
         Step::Append { lane, sizes, ids } => append(spool, lanes, model, lane, &sizes, &ids).await,
         Step::Quarantine { bytes } => {
-            let item =
-                Item { once: None, content: Content::Quarantine(quarantined(&vec![7; bytes])) };
+            let item = Item {
+                once: None,
+                content: Content::Quarantine(Box::new(quarantined(&vec![7; bytes]))),
+            };
             spool.append(Append { items: vec![item], ..Append::default() }).await.unwrap();
             model.quarantine_newest += 1;
             model.quarantine.insert(model.quarantine_newest, vec![7; bytes]);
@@ -269,7 +271,7 @@ async fn a_quarantine_id_never_comes_back() {
     let options = options(directory.path());
     for expected in [1, 2] {
         let spool = reopen(&options);
-        let item = Item { once: None, content: Content::Quarantine(quarantined(b"x")) };
+        let item = Item { once: None, content: Content::Quarantine(Box::new(quarantined(b"x"))) };
         spool.append(Append { items: vec![item], ..Append::default() }).await.unwrap();
         let held = spool.quarantine(QuarantineId(0), 10).await.unwrap();
         assert_eq!(held.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [expected]);

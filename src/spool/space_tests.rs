@@ -100,7 +100,7 @@ async fn a_store_far_larger_than_its_content_moves() {
         .unwrap();
     spool.settle(settlement(lane, 1, 2, 2)).await.unwrap();
     for n in 0..60_u8 {
-        let content = || Content::Quarantine(quarantined(&vec![n; 50_000]));
+        let content = || Content::Quarantine(Box::new(quarantined(&vec![n; 50_000])));
         let items = (0..20).map(|_| Item { once: None, content: content() }).collect();
         spool.append(Append { items, ..Append::default() }).await.unwrap();
     }

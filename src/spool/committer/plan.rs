@@ -154,7 +154,7 @@ impl Committer {
                     lane.added_bytes += record.len() as u64;
                     lane.added.push((record_type, record, person));
                 }
-                Content::Quarantine(entry) => self.group.quarantined.push(entry),
+                Content::Quarantine(entry) => self.group.quarantined.push(*entry),
                 Content::Nothing => {}
             }
         }

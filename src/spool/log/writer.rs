@@ -14,7 +14,7 @@ use crate::kill_point;
 const SPARE_BYTES: u64 = 512 << 10;
 
 /// Above this, on average, frames are large.
-const FRAME_BYTES_LARGE: u64 = 512 << 10;
+const FRAME_BYTES_LARGE: u64 = 128 << 10;
 
 /// The next segment, made ready beside the writer's work.
 pub(crate) type Prepared = Arc<Mutex<Option<Segment>>>;

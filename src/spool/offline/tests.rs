@@ -51,7 +51,7 @@ async fn filled() -> (TempDir, PathBuf) {
             at: UnixMillis(1),
             body: format!("\"{}\"", "q".repeat(bytes)).into_bytes(),
         };
-        let item = Item { once: None, content: Content::Quarantine(entry) };
+        let item = Item { once: None, content: Content::Quarantine(Box::new(entry)) };
         spool.append(Append { items: vec![item], ..Append::default() }).await.unwrap();
     }
     let entries =
