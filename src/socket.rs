@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SetOnce, mpsc, watch};
 
 /// How long requests under way may take to finish once a shutdown began.
-const DRAIN: Duration = Duration::from_secs(4);
+pub const DRAIN: Duration = Duration::from_secs(4);
+/// How long a connection that was taken just before may take to bring its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// After an error of `accept` (too many open files): connections wait in the backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// What hyper buffers of one connection: also the longest header.
@@ -108,11 +110,11 @@ impl Listener for TcpListener {
 }
 
 /// Answers requests until `shutdown`, then lets those under way finish. An answer that has no end of its own must end with
-/// `shutdown`.
+/// `shutdown`. Connections that were not taken stay in the socket's backlog: where systemd holds it, the next daemon serves them.
 pub async fn serve<L, A, F, B>(
     listener: L,
     limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
+    shutdown: watch::Receiver<bool>,
     answer: A,
 ) where
     L: Listener,
@@ -120,7 +122,23 @@ pub async fn serve<L, A, F, B>(
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
-    let graceful = GracefulShutdown::new();
+    serve_each(listener, limits, shutdown, |_| answer.clone()).await;
+}
+
+/// As [`serve`], with an `answer` for each connection.
+pub async fn serve_each<L, A, F, B>(
+    listener: L,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+    answers: impl Fn(&L::Stream) -> A,
+) where
+    L: Listener,
+    A: Fn(Request<Incoming>) -> F + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    // Each connection holds an end: the channel closes with the last of them.
+    let (open, mut gone) = mpsc::channel::<Infallible>(1);
     loop {
         let accepted = async {
             let held = limits.connections.clone().acquire_owned().await;
@@ -138,8 +156,13 @@ pub async fn serve<L, A, F, B>(
                 continue;
             }
         };
-        let answer = answer.clone();
+        let (answer, asked) = (answers(&stream), Arc::new(SetOnce::new()));
+        let asking = asked.clone();
         let service = service_fn(move |request| {
+            if !asking.initialized() {
+                // Only this connection's requests set it, one after the other.
+                drop(asking.set(()));
+            }
             let answered = answer(request);
             async { Ok::<_, Infallible>(answered.await) }
         });
@@ -148,16 +171,33 @@ pub async fn serve<L, A, F, B>(
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let (open, mut shutdown) = (open.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let _held = held;
-            if let Err(error) = connection.await {
+            let _held = (held, open);
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                biased; // what has arrived before a shutdown is read before it
+                ended = connection.as_mut() => ended,
+                () = leave(&mut shutdown, &asked) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
     }
-    drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    drop((listener, open));
+    if tokio::time::timeout(DRAIN, gone.recv()).await.is_err() {
         tracing::warn!("connections were closed before their requests had ended");
     }
+}
+
+/// Resolves when a connection must end after the request under way: at the shutdown, or a moment later when it has not asked
+/// anything yet. Who had just connected would else be turned away without an answer.
+async fn leave(shutdown: &mut watch::Receiver<bool>, asked: &SetOnce<()>) {
+    // A sender that is gone counts as a shutdown.
+    drop(shutdown.wait_for(|stop| *stop).await);
+    drop(tokio::time::timeout(FIRST_REQUEST, asked.wait()).await);
 }

@@ -227,3 +227,24 @@ fn a_second_daemon_is_told_who_is_in_the_way() {
     assert_eq!(check.status.code(), Some(0), "{check:?}");
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+#[test]
+fn manual_and_completions_come_from_the_commands_themselves() {
+    let (code, page, _) = run(&["man"]);
+    assert_eq!(code, Some(0));
+    for part in [".TH pillarbox 1", "quarantine", "Exit codes"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, error) = run(&["man", "--dir", folder.path().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{error}");
+    for name in ["pillarbox.1", "pillarbox-run.1", "pillarbox-quarantine-retry.1"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&["completions", shell]);
+        assert_eq!(code, Some(0));
+        assert!(script.contains("retry-now") && script.contains("pillarbox"), "{shell}");
+    }
+    assert_eq!(run(&["completions", "tcsh"]).0, Some(2));
+}

@@ -136,7 +136,7 @@ async fn socket(path: &Path, key: &str, ask: &str, found: &mut Found) -> bool {
                 let answers = answers(path, ask).await;
                 if !answers {
                     found.faults.push(format!(
-                        "{key}: another program listens on {shown}: stop it, or configure another path"
+                        "{key}: another program listens on {shown}: stop it, or configure another path; where systemd holds the socket, the daemon does not start: `systemctl status pillarbox` says why"
                     ));
                 }
                 return answers;

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::config::{Admin, Config, Ingest, Integration, LogFormat, Origin, Source};
 use crate::daemon::Daemon;
 use crate::forward::{RetryPolicy, Settings, SharedPace, Way};
-use crate::ingest::{Limits, WriteKeys};
+use crate::ingest::{Limits, Producers, WriteKeys};
 use crate::mapping::Preset;
 use crate::simulator::{Handle, Options as SimulatorOptions, PushSeen, Simulator};
 use crate::spool::{LaneStats, Options, QuarantineId, SyncMode};
@@ -254,6 +254,9 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
         state_dir: folder.to_owned(),
         ingest: Ingest {
             socket: socket(folder),
+            producers: Producers::default(),
+            allow_users: Vec::new(),
+            allow_groups: Vec::new(),
             socket_mode: 0o600,
             listen: Vec::new(),
             write_keys: WriteKeys::default(),

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod completions;
 mod console;
 mod control;
 mod demo;
@@ -10,6 +11,7 @@ mod erase;
 mod events;
 mod explain;
 mod integration;
+mod man;
 mod map;
 mod metrics;
 mod quarantine;
@@ -135,6 +137,16 @@ enum Command {
     Spool(spool::Spool),
     /// Stand in for Ometria: strict checks, faults on demand
     Simulate(simulate::Args),
+    /// Print what a shell needs to complete commands and options
+    #[command(
+        after_help = "Examples:\n  pillarbox completions bash > /etc/bash_completion.d/pillarbox\n  pillarbox completions fish > ~/.config/fish/completions/pillarbox.fish"
+    )]
+    Completions(completions::Completions),
+    /// Print the manual page
+    #[command(
+        after_help = "Examples:\n  pillarbox man | man -l -\n  pillarbox man --dir /usr/local/share/man/man1"
+    )]
+    Man(man::Man),
 }
 
 /// Where the configuration is.
@@ -299,6 +311,11 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Erase(erase) => erase::run(&erase).await,
         Command::Spool(spool) => spool::run(&spool),
         Command::Simulate(args) => Ok(simulate::run(args).await?),
+        Command::Completions(completions) => {
+            completions::run(&completions);
+            Ok(())
+        }
+        Command::Man(man) => man::run(&man),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pillarbox run`: the daemon.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
@@ -9,15 +10,30 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::Failure;
 use crate::config::{self, LogFormat, Source};
-use crate::daemon;
+use crate::daemon::handed::Handed;
+use crate::daemon::{self, notify};
 
 /// What is logged unless `RUST_LOG` says otherwise: changes of state, and nothing of the engine's own chatter.
 const FILTER: &str = "info,sled=warn";
 
+/// Where systemd holds the producers' socket, whoever waits there has the daemon started again as soon as it has ended. A
+/// configuration at fault, which does not mend by itself, holds it up for so long.
+const FAULTY_REST: Duration = Duration::from_secs(5);
+
 pub(super) async fn run(source: &Source) -> Result<(), Failure> {
-    let config = config::load(source)?;
+    let handed = Handed::take()?;
+    let config = match config::load(source) {
+        Ok(config) => config,
+        Err(faults) => {
+            if handed.holds_ingest() {
+                notify::status("the configuration is at fault, see the log");
+                tokio::time::sleep(FAULTY_REST).await;
+            }
+            return Err(faults.into());
+        }
+    };
     start_log(config.admin.log)?;
-    daemon::run(config, source.clone()).await?;
+    daemon::run(config, source.clone(), handed).await?;
     Ok(())
 }
 

@@ -177,8 +177,12 @@ fn ingest(status: &protocol::Status) -> String {
         if listed.is_empty() { String::new() } else { format!(" ({})", listed.join(", ")) }
     };
     let sum = |reasons: &BTreeMap<String, u64>| number(reasons.values().sum());
+    let strangers = match counts.connections_refused {
+        0 => String::new(),
+        count => format!(", {} connections of users who are not admitted", number(count)),
+    };
     format!(
-        "since the start: {} requests answered, {} refused{}\n\
+        "since the start: {} requests answered, {} refused{}{strangers}\n\
          events: {} accepted, {} seen before, {} quarantined, {} dropped{}",
         number(counts.requests),
         sum(&counts.requests_refused),
@@ -302,6 +306,7 @@ pub(super) mod tests {
         status.quarantined = 9;
         status.refusing = Some("the spool is full".into());
         status.ingest.requests_refused.insert("spool_full".into(), 3);
+        status.ingest.connections_refused = 1002;
         status.ingest.events_dropped.insert("no_mapping".into(), 1000);
         status.ingest.event_types_truncated.insert("uk".into(), 1234);
         let text = plain(&status);
@@ -317,7 +322,7 @@ pub(super) mod tests {
             "uk: 8 over four hours old since the start: delivered, but Ometria starts no automation",
             "uk: 6 erased",
             "quarantine: 9 set aside",
-            "3 refused (spool_full 3)",
+            "3 refused (spool_full 3), 1,002 connections of users who are not admitted",
             "1,000 dropped (no_mapping 1,000)",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use hyper::Uri;
 use secrecy::SecretString;
 
+use super::accounts;
 use super::document::{Document, Override};
 use super::faults::{Collector, Faults};
 use super::section::Section;
@@ -95,9 +96,14 @@ fn ingest(section: &Section, faults: &mut Collector<'_>) -> Ingest {
         );
     }
     let (listen, write_keys) = network(section, faults);
+    let allow_users = section.names("allow_users", faults);
+    let allow_groups = section.names("allow_groups", faults);
     Ingest {
         socket: socket(section, faults),
         socket_mode: socket_mode.unwrap_or_default(),
+        producers: accounts::producers(&allow_users, &allow_groups, section, faults),
+        allow_users,
+        allow_groups,
         listen,
         write_keys,
         limits: Limits {

@@ -65,7 +65,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 41] = [
+pub const KEYS: [Key; 43] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -75,6 +75,14 @@ pub const KEYS: [Key; 41] = [
         "The producers' Unix socket.",
     ),
     key("ingest", "socket_mode", "0660", Kind::Mode, "Its permission bits."),
+    key(
+        "ingest",
+        "allow_users",
+        "[]",
+        Kind::Names,
+        "Users who may use the socket, by name or number, beside root; none and no `allow_groups`: all that its mode admits.",
+    ),
+    key("ingest", "allow_groups", "[]", Kind::Names, "Groups whose members may as well."),
     key(
         "ingest",
         "listen",

@@ -7,6 +7,7 @@
 //! ```
 //! Precedence: `--set`, environment, file, default. Nothing here prints a key's value: no message quotes the file.
 
+mod accounts;
 mod build;
 mod document;
 mod events;
@@ -81,6 +82,12 @@ pub struct Ingest {
     pub socket: PathBuf,
     /// Its permission bits.
     pub socket_mode: u32,
+    /// Who may hand over events over it.
+    pub producers: crate::ingest::Producers,
+    /// Their users as they were written.
+    pub allow_users: Vec<String>,
+    /// Their groups as they were written.
+    pub allow_groups: Vec<String>,
     /// TCP addresses to listen on as well.
     pub listen: Vec<SocketAddr>,
     /// What producers on them must show.
@@ -343,12 +350,14 @@ impl Config {
             let _ = writeln!(console, "console_token_file = {}", quoted(&file.to_string_lossy()));
         }
         let mut text = format!(
-            "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
+            "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nallow_users = [{}]\nallow_groups = [{}]\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
              [admin]\nsocket = {}\n{console}log = \"{log}\"\n\n\
              [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\nmax_identities = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
+            listed(self.ingest.allow_users.iter().map(|name| quoted(name))),
+            listed(self.ingest.allow_groups.iter().map(|name| quoted(name))),
             listed(self.ingest.listen.iter().map(|address| format!("\"{address}\""))),
             listed(std::iter::repeat_n("\"********\"".to_owned(), self.ingest.write_keys.len())),
             show_size(limits.request_bytes_max as u64),

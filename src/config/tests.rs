@@ -13,6 +13,8 @@ pub(super) const WHOLE: &str = r#"state_dir = "/var/lib/pillarbox"
 [ingest]
 socket = "/run/pillarbox/ingest.sock"
 socket_mode = "0660"
+allow_users = []
+allow_groups = []
 listen = []
 write_keys = []
 max_request = "1MiB"
@@ -106,6 +108,14 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
         (
             "[ingest]\nsocket_mode = \"999\"\n",
             "p.toml:2:1: `socket_mode` must be permission bits in octal",
+        ),
+        (
+            "[ingest]\nallow_users = [\"root\", \"no such user\"]\n",
+            "p.toml:2:1: `allow_users` names a user that this host does not know",
+        ),
+        (
+            "[ingest]\nallow_groups = [\"no such group\"]\n",
+            "p.toml:2:1: `allow_groups` names a group that this host does not know",
         ),
         ("[ingest]\nsocket = \"x.sock\"\n", "p.toml:2:1: `socket` must be an absolute path"),
         ("[ingest]\nlisten = [\"127.0.0.1:8480\"]\n", "p.toml:2:1: `listen` asks for `write_keys`"),

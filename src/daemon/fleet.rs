@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::layout::{Layout, goes_before};
+use super::watchdog::Watched;
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Lane};
 use crate::config::Integration;
 use crate::forward::{
-    self, Control, HttpUpstream, Meter, Metered, Report, RunError, SharedPace, poll,
+    self, Control, HttpUpstream, Meter, Metered, Pulse, Report, RunError, SharedPace, Signs, poll,
 };
 use crate::ingest;
 use crate::spool::{LaneId, Spool};
@@ -35,6 +36,8 @@ pub(super) struct Fleet {
     told: BTreeMap<LaneId, watch::Receiver<Report>>,
     /// Where a forwarder that cannot go on says so.
     failures: mpsc::Sender<anyhow::Error>,
+    /// Where the watchdog finds the forwarders.
+    watched: Watched,
 }
 
 /// An integration that is delivered.
@@ -80,7 +83,13 @@ impl Fleet {
     pub(super) fn new(spool: Spool, failures: mpsc::Sender<anyhow::Error>) -> Fleet {
         let (running, paused) = (BTreeMap::new(), BTreeSet::new());
         let (meters, told) = (BTreeMap::new(), BTreeMap::new());
-        Fleet { spool, running, paused, meters, told, failures }
+        let watched = Watched::default();
+        Fleet { spool, running, paused, meters, told, failures, watched }
+    }
+
+    /// The forwarders that run, as they come and go.
+    pub(super) fn watched_by(&self) -> Watched {
+        self.watched.clone()
     }
 
     /// Brings the fleet in line with `wanted`. `feed` is told where events go from now on, before any forwarder ends.
@@ -239,12 +248,15 @@ impl Fleet {
         let (reports, report) = watch::channel(earlier.unwrap_or_default());
         let (spool, settings) = (self.spool.clone(), configured.forward.clone());
         let name = configured.name.clone();
+        let pulse = Arc::new(Pulse::resting());
+        self.watched.add(name.clone(), Arc::downgrade(&pulse));
         let run = async move {
             if !emptied(&spool, &waits_for, &reports, &mut controlled).await {
                 return Ok(());
             }
             let rng = fastrand::Rng::new();
-            forward::run(settings, spool, lane, upstream, reports, rng, controlled).await
+            let signs = Signs { report: reports, pulse };
+            forward::run(settings, spool, lane, upstream, signs, rng, controlled).await
         };
         let task = self.watched(format!("the forwarder of {name:?}"), control.subscribe(), run);
         Forwarder { lane, report, control, task }

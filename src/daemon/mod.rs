@@ -1,7 +1,7 @@
 //! The wiring: start-up, signals, reload, shutdown order.
 //!
 //! ```text
-//! start   spool ─▶ sockets bound ─▶ fleet (lanes, upstreams, forwarders) ─▶ admin, ingest
+//! start   spool ─▶ sockets bound or taken over ─▶ fleet (lanes, upstreams, forwarders) ─▶ admin, ingest
 //! reload  configuration read and checked ─▶ new lanes and upstreams made ─▶ ingest fed anew ─▶ forwarders ended, begun
 //! stop    all at once: ingest finishes its requests, forwarders settle or abandon their push ─▶ spool closed
 //! ```
@@ -10,13 +10,19 @@
 //! | `fleet` | the integrations that are running |
 //! | `edit` | integrations that are made, changed and removed at run time |
 //! | `layout` (PURE) | which lanes an integration uses |
+//! | `handed` | the sockets that systemd hands over |
+//! | `notify`, `watchdog`, `status_text` (PURE) | what systemd is told, and that the parts go on |
 //!
 //! Ingest and forward meet only in the spool, so they stop side by side, and the spool closes when both have ended. A
 //! task that ends early ends the daemon; a spool that fails ends it at once: nothing more may be acknowledged.
 
 mod edit;
 mod fleet;
+pub mod handed;
 pub mod layout;
+pub mod notify;
+mod status_text;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::fleet::Fleet;
+use self::handed::Handed;
 use crate::admin::console::Console;
 use crate::admin::protocol::Reloaded;
 use crate::admin::{self, Ask};
@@ -61,11 +68,15 @@ pub struct Daemon {
 ///
 /// # Errors
 /// When it cannot start, when the spool fails, or when a part ends early.
-pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
+pub async fn run(config: Config, source: Source, handed: Handed) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    let mut daemon = Daemon::start(config, source).await?;
+    let started =
+        notify::extending("starting: opening the spool", Daemon::start_on(config, source, handed));
+    let mut daemon = started.await?;
+    let _told = daemon.keep_told();
+    notify::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
     loop {
         tokio::select! {
@@ -90,13 +101,15 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
         }
         break;
     }
+    notify::stopping();
     let spool = daemon.spool.clone();
+    let stopped = notify::extending("stopping: what is queued stays queued", daemon.stop());
     tokio::select! {
         reason = spool.failed() => {
             std::mem::forget(spool); // as in `Daemon::abandon`
             return Err(spool_failed(&reason));
         }
-        stopped = daemon.stop() => stopped?,
+        stopped = stopped => stopped?,
     }
     // It may also have failed with the last thing that it did.
     if let Err(AppendError::Failed(reason)) = spool.accepting() {
@@ -119,6 +132,15 @@ impl Daemon {
     /// # Errors
     /// Nothing is left running; what was made durable stays.
     pub async fn start(config: Config, source: Source) -> anyhow::Result<Daemon> {
+        Daemon::start_on(config, source, Handed::default()).await
+    }
+
+    /// As [`Daemon::start`], on the sockets that systemd has handed over.
+    async fn start_on(
+        config: Config,
+        source: Source,
+        mut handed: Handed,
+    ) -> anyhow::Result<Daemon> {
         end_when_the_engine_panics();
         let started_at = clock::now();
         let options = config.spool.clone();
@@ -127,12 +149,15 @@ impl Daemon {
         stored::sweep(&config.state_dir); // the spool is this daemon's alone, and so is what lies beside it
         edit::tell_set_aside(&config.set_aside);
         let (stop, stopped) = watch::channel(false);
-        let ingest_socket = socket::bind(&config.ingest.socket, config.ingest.socket_mode)?;
+        let (ingest, admin) = (&config.ingest, &config.admin.socket);
+        let bound = || socket::bind(&ingest.socket, ingest.socket_mode);
+        let ingest_socket = handed.ingest(&ingest.socket).unwrap_or_else(bound)?;
         let mut network = Vec::new();
         for address in &config.ingest.listen {
             network.push(listen(*address).await?);
         }
-        let admin_socket = socket::bind(&config.admin.socket, ADMIN_SOCKET_MODE)?;
+        let bound = || socket::bind(admin, ADMIN_SOCKET_MODE);
+        let admin_socket = handed.admin(admin).unwrap_or_else(bound)?;
         let counters = Arc::new(ingest::Counters::default());
         let intake = Arc::new(Intake::new(spool.clone(), Vec::new()));
         let (ask, asks) = mpsc::channel(1);
@@ -148,7 +173,8 @@ impl Daemon {
 
         let mut tasks = JoinSet::new();
         let limits = config.ingest.limits;
-        let service = ingest::Service::new(intake.clone(), counters, limits, stopped.clone());
+        let service = ingest::Service::new(intake.clone(), counters, limits, stopped.clone())
+            .for_producers(config.ingest.producers.clone());
         let (stopped_ingest, stopped_admin, served) =
             (stopped.clone(), stopped.clone(), admin.clone());
         let service = Arc::new(service);
@@ -192,7 +218,9 @@ impl Daemon {
     /// # Errors
     /// In words for an operator, who also finds them in the log.
     async fn reload(&mut self) -> Result<Reloaded, String> {
+        notify::reloading();
         let done = self.try_reload().await;
+        notify::ready();
         match &done {
             Ok(done) => {
                 let Reloaded { added, changed, removed, needs_restart, set_aside: _ } = done;
@@ -241,6 +269,16 @@ impl Daemon {
         self.admin.deliver(self.fleet.delivered());
         self.admin.tell_configured(edit::configured(&self.config, self.source.file()));
         Ok(done)
+    }
+
+    /// Keeps systemd told how it is going, as long as what is returned lives.
+    fn keep_told(&self) -> JoinSet<()> {
+        let mut telling = JoinSet::new();
+        telling.spawn(notify::keep_status(self.admin.clone()));
+        if let Some(within) = notify::watchdog() {
+            telling.spawn(watchdog::feed(within, self.spool.clone(), self.fleet.watched_by()));
+        }
+        telling
     }
 
     /// The spool it runs on.

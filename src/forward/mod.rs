@@ -11,12 +11,12 @@
 //! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
 //! | `poll`, `ledger` (PURE) | what was rejected after its 202 |
 //! | `meter` | what became of the pushes, counted |
-//! | `settings` | how one integration is delivered |
+//! | `settings`, `control` | how one integration is delivered, and what is asked of its forwarders |
 //! | `way` (PURE) | the proxy, and the authorities that are trusted |
 //! | `verdict` (PURE) | what an attempt means |
 //! | `plan`, `isolate`, `retry` (PURE) | what follows from it: the state machine, the halves, the delays |
 //! | `pace` (PURE), `shared_pace` | the least time between two pushes, of all lanes of an integration |
-//! | `settlement`, `report`, `symptom` (PURE) | what is kept of a push, what an operator is told |
+//! | `settlement`, `report`, `symptom` (PURE), `pulse` | what is kept of a push, what an operator and the watchdog are told |
 //!
 //! - One push is in flight, and the next starts only after the last settlement is written: a kill repeats the push in flight
 //!   alone (Promise 4), a power cut at most the last few, whose flush runs beside the next pushes.
@@ -28,6 +28,7 @@
 //! - What lies before damage in a lane is delivered; what lies behind it is not, as its order cannot be known.
 
 pub mod batch;
+mod control;
 pub mod failure;
 pub mod isolate;
 pub mod ledger;
@@ -35,6 +36,7 @@ mod meter;
 pub mod pace;
 pub mod plan;
 pub mod poll;
+mod pulse;
 pub mod push;
 pub mod report;
 pub mod retry;
@@ -46,13 +48,16 @@ pub mod symptom;
 pub mod verdict;
 pub mod way;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use self::control::Control;
 pub use self::failure::PushError;
 pub use self::meter::{Meter, Metered, Pushes};
+pub use self::pulse::{Pulse, Signs};
 pub use self::push::{Answer, HttpUpstream, Upstream};
 pub use self::report::{Report, State};
 pub use self::retry::RetryPolicy;
@@ -61,6 +66,7 @@ pub use self::shared_pace::SharedPace;
 pub use self::way::Way;
 
 use self::batch::{BYTES_MAX, Cut};
+use self::control::{held_up, pause, stopped};
 use self::plan::{Action, Plan};
 use self::settlement::Source;
 use self::symptom::Symptoms;
@@ -88,17 +94,6 @@ pub enum RunError {
     Read(#[source] ReadError),
 }
 
-/// What is asked of a forwarder.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Control {
-    /// To end: a shutdown began.
-    pub stop: bool,
-    /// To send nothing until it is resumed; a push in flight is seen through.
-    pub paused: bool,
-    /// Counts how often it was asked to try again at once, instead of waiting on.
-    pub retries: u64,
-}
-
 /// Delivers one lane until [`Control::stop`]; ends within [`GRACE`] and one settlement of it. A damaged lane delivers nothing
 /// more and waits for the shutdown.
 ///
@@ -111,10 +106,11 @@ pub async fn run<U: Upstream>(
     spool: Spool,
     lane: LaneId,
     upstream: U,
-    report: watch::Sender<Report>,
+    signs: impl Into<Signs>,
     rng: fastrand::Rng,
     mut control: watch::Receiver<Control>,
 ) -> Result<(), RunError> {
+    let Signs { report, pulse } = signs.into();
     let plan = Plan::new(settings.retry, settings.storm_limit);
     let newest = spool.newest(lane);
     let queue = Vec::new();
@@ -124,6 +120,7 @@ pub async fn run<U: Upstream>(
         lane,
         upstream,
         report,
+        pulse,
         rng,
         plan,
         newest,
@@ -135,6 +132,7 @@ pub async fn run<U: Upstream>(
             let cause = format!("{error}; {}", advice::DAMAGED);
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
             forwarder.report.send_modify(|report| report.damaged(cause));
+            forwarder.pulse.rest();
             stopped(&mut control).await;
             Ok(())
         }
@@ -149,6 +147,7 @@ struct Forwarder<U> {
     lane: LaneId,
     upstream: U,
     report: watch::Sender<Report>,
+    pulse: Arc<Pulse>,
     rng: fastrand::Rng,
     plan: Plan,
     newest: watch::Receiver<u64>,
@@ -161,6 +160,7 @@ struct Forwarder<U> {
 impl<U: Upstream> Forwarder<U> {
     async fn deliver(&mut self, control: &mut watch::Receiver<Control>) -> Result<(), RunError> {
         loop {
+            self.pulse.step();
             let Some(records) = self.gather(control).await? else { return Ok(()) };
             let apart = self.apart(records).await?;
             if apart.len() == records {
@@ -176,7 +176,7 @@ impl<U: Upstream> Forwarder<U> {
             match action {
                 Action::Split => self.attempts = 0,
                 Action::Wait(delay) => {
-                    if pause(delay, control).await {
+                    if self.pulse.wait(pause(delay, control)).await {
                         return Ok(());
                     }
                 }
@@ -235,11 +235,16 @@ impl<U: Upstream> Forwarder<U> {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                biased;
-                () = held_up(control) => {}
-                changed = self.newest.changed() => if changed.is_err() { return Ok(None) },
-                () = lingering => {}
+            let ended = self.pulse.wait(async {
+                tokio::select! {
+                    biased;
+                    () = held_up(control) => false,
+                    changed = self.newest.changed() => changed.is_err(),
+                    () = lingering => false,
+                }
+            });
+            if ended.await {
+                return Ok(None);
             }
         }
     }
@@ -249,7 +254,8 @@ impl<U: Upstream> Forwarder<U> {
         if control.borrow().paused && !control.borrow().stop {
             self.report.send_modify(Report::paused);
             // The sender's end counts as a shutdown.
-            drop(control.wait_for(|control| !control.paused || control.stop).await);
+            let resumed = control.wait_for(|control| !control.paused || control.stop);
+            drop(self.pulse.wait(resumed).await);
             let state = self.plan.state();
             self.report.send_modify(|report| report.resumed(state));
         }
@@ -294,7 +300,7 @@ impl<U: Upstream> Forwarder<U> {
     async fn keep_pace(&self, control: &mut watch::Receiver<Control>) -> bool {
         while let Err(delay) = self.settings.pace.turn() {
             self.report.send_modify(|report| report.next_try_at = Some(clock::now().after(delay)));
-            if pause(delay, control).await {
+            if self.pulse.wait(pause(delay, control)).await {
                 return true;
             }
         }
@@ -332,6 +338,7 @@ impl<U: Upstream> Forwarder<U> {
         self.attempts = self.attempts.saturating_add(1);
         let state = self.plan.state();
         self.report.send_modify(|report| report.pushing(state));
+        self.pulse.push(self.settings.timeout);
         let sent_at = clock::now();
         let given_up = async {
             stopped(control).await;
@@ -345,6 +352,7 @@ impl<U: Upstream> Forwarder<U> {
                 return None;
             }
         };
+        self.pulse.step();
         let number = self.attempts;
         Some(Attempt { number, records, apart, bytes, sent_at, answered_at: clock::now(), outcome })
     }
@@ -473,30 +481,6 @@ impl<U: Upstream> Forwarder<U> {
             "pushed"
         );
     }
-}
-
-/// Waits, unless an operator asks for something else meanwhile; `true` on shutdown.
-async fn pause(delay: Duration, control: &mut watch::Receiver<Control>) -> bool {
-    let before = *control.borrow();
-    tokio::select! {
-        biased;
-        // A shutdown may have begun before.
-        changed = control.wait_for(|control| control.stop || *control != before) => {
-            changed.map_or(true, |control| control.stop)
-        }
-        () = tokio::time::sleep(delay) => false,
-    }
-}
-
-/// Resolves once a shutdown began, or an operator has it paused.
-async fn held_up(control: &mut watch::Receiver<Control>) {
-    drop(control.wait_for(|control| control.stop || control.paused).await);
-}
-
-/// Resolves once a shutdown began. A sender that is gone counts as one.
-async fn stopped(control: &mut watch::Receiver<Control>) {
-    // An error means that the daemon's end has been dropped: the same as a shutdown.
-    drop(control.wait_for(|control| control.stop).await);
 }
 
 #[cfg(test)]

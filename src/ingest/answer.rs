@@ -105,7 +105,7 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self.code {
             "unauthorized" => StatusCode::UNAUTHORIZED,
-            "cross_origin" => StatusCode::FORBIDDEN,
+            "cross_origin" | "forbidden" => StatusCode::FORBIDDEN,
             "not_found" => StatusCode::NOT_FOUND,
             "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
             "timeout" => StatusCode::REQUEST_TIMEOUT,
@@ -131,7 +131,10 @@ impl Refusal {
     /// Whether the connection must be closed: what is left of the request cannot be told from the next.
     #[must_use]
     pub fn closes(&self) -> bool {
-        matches!(self.code, "too_large" | "timeout" | "shutting_down" | "storage_failed")
+        matches!(
+            self.code,
+            "too_large" | "timeout" | "forbidden" | "shutting_down" | "storage_failed"
+        )
     }
 
     /// The JSON body.
@@ -176,6 +179,7 @@ mod tests {
             ("timeout", 408),
             ("unauthorized", 401),
             ("cross_origin", 403),
+            ("forbidden", 403),
             ("spool_full", 503),
             ("disk_low", 503),
             ("storage_failed", 503),

@@ -25,6 +25,9 @@ pub struct Counts {
     pub events_quarantined: u64,
     /// Requests refused whole, by code.
     pub requests_refused: BTreeMap<String, u64>,
+    /// Connections of users who are not admitted (`ingest.allow_users`, `ingest.allow_groups`).
+    #[serde(default)]
+    pub connections_refused: u64,
     /// Records taken whose `event_type` is so long that Ometria cuts it, by integration.
     #[serde(default)]
     pub event_types_truncated: BTreeMap<String, u64>,
@@ -77,6 +80,11 @@ impl Counters {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection of somebody who is not admitted.
+    pub fn refused_connection(&self) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).connections_refused += 1;
     }
 
     /// The counts as they stand.

@@ -10,7 +10,7 @@ use hyper::header::{
     ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Request, Response, StatusCode};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Limits;
@@ -18,6 +18,7 @@ use super::answer::{Refusal, Taken};
 use super::counters::Counters;
 use super::encoding::{Encoding, too_large};
 use super::intake::Intake;
+use super::producers::Producers;
 use super::push::Accepted;
 use super::routes::{self, Route};
 use super::write_key::WriteKeys;
@@ -37,9 +38,11 @@ const OMETRIA_KEY: &str = "x-ometria-auth";
 /// Serves the producers of a Unix socket until `shutdown`, then lets their requests finish.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let limits = service.connection_limits();
-    let connection = Connection { service, keys: None, counted: false };
-    let answer = move |request| connection.answer(request);
-    socket::serve(listener, limits, shutdown, answer).await;
+    let answers = |stream: &UnixStream| {
+        let connection = Connection::open(&service, None, service.not_admitted(stream));
+        move |request| connection.answer(request)
+    };
+    socket::serve_each(listener, limits, shutdown, answers).await;
 }
 
 /// The same over TCP, for producers that show one of `keys`.
@@ -50,40 +53,49 @@ pub async fn serve_network(
     shutdown: watch::Receiver<bool>,
 ) {
     let limits = service.connection_limits();
-    let connection = Connection { service, keys: Some(keys), counted: false };
-    let answer = move |request| connection.answer(request);
-    socket::serve(listener, limits, shutdown, answer).await;
+    let answers = |_: &TcpStream| {
+        let connection = Connection::open(&service, Some(keys.clone()), None);
+        move |request| connection.answer(request)
+    };
+    socket::serve_each(listener, limits, shutdown, answers).await;
 }
 
-/// What answers one connection. [`socket::serve`] clones it once for each and drops it with it: so the open ones are counted.
+/// What answers one connection; counted as open until it is dropped.
 struct Connection {
     service: Arc<Service>,
     keys: Option<Arc<WriteKeys>>,
-    counted: bool,
+    /// Why whoever connected may not hand over anything.
+    stranger: Option<Arc<Refusal>>,
 }
 
 impl Connection {
+    fn open(
+        service: &Arc<Service>,
+        keys: Option<Arc<WriteKeys>>,
+        stranger: Option<Refusal>,
+    ) -> Connection {
+        service.counters.connected();
+        Connection { service: service.clone(), keys, stranger: stranger.map(Arc::new) }
+    }
+
     fn answer(
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + use<> {
-        let (service, keys) = (self.service.clone(), self.keys.clone());
-        async move { service.answer(request, keys.as_deref()).await }
-    }
-}
-
-impl Clone for Connection {
-    fn clone(&self) -> Connection {
-        self.service.counters.connected();
-        Connection { service: self.service.clone(), keys: self.keys.clone(), counted: true }
+        let (service, keys, stranger) =
+            (self.service.clone(), self.keys.clone(), self.stranger.clone());
+        async move {
+            match stranger {
+                None => service.answer(request, keys.as_deref()).await,
+                Some(refusal) => service.forbid(request, &refusal).await,
+            }
+        }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.counted {
-            self.service.counters.disconnected();
-        }
+        self.service.counters.disconnected();
     }
 }
 
@@ -93,13 +105,14 @@ pub struct Service {
     intake: Arc<Intake>,
     counters: Arc<Counters>,
     limits: Limits,
+    producers: Producers,
     bodies: Semaphore,
     connections: Arc<Semaphore>,
     shutdown: watch::Receiver<bool>,
 }
 
 impl Service {
-    /// A service over `intake`; refuses with `shutting_down` once `shutdown` is true.
+    /// A service over `intake`, whose health ends once `shutdown` is true.
     #[must_use]
     pub fn new(
         intake: Arc<Intake>,
@@ -111,7 +124,40 @@ impl Service {
         let units = BODIES_BYTES_MAX.max(2 * limits.request_bytes_max) / UNIT_BYTES + 2;
         let bodies = Semaphore::new(units);
         let connections = Arc::new(Semaphore::new(limits.connections_max));
-        Service { intake, counters, limits, bodies, connections, shutdown }
+        let producers = Producers::default();
+        Service { intake, counters, limits, producers, bodies, connections, shutdown }
+    }
+
+    /// The same, for these producers alone where it serves a Unix socket.
+    #[must_use]
+    pub fn for_producers(self, producers: Producers) -> Service {
+        Service { producers, ..self }
+    }
+
+    /// Why whoever is at the other end of a connection may not hand over events; counted.
+    fn not_admitted(&self, stream: &UnixStream) -> Option<Refusal> {
+        if !self.producers.restricted {
+            return None;
+        }
+        let message = match stream.peer_cred() {
+            Ok(peer) if self.producers.admit(peer.uid(), peer.gid()) => return None,
+            Ok(peer) => format!(
+                "user {} of group {} may not hand over events here: `ingest.allow_users` and `ingest.allow_groups` name who may",
+                peer.uid(),
+                peer.gid()
+            ),
+            Err(error) => format!("the kernel does not tell who connected: {error}"),
+        };
+        self.counters.refused_connection();
+        tracing::debug!(reason = message, "a connection was refused");
+        Some(Refusal::new("forbidden", message))
+    }
+
+    /// Answers a request of somebody who is not admitted.
+    async fn forbid(&self, request: Request<Incoming>, refusal: &Refusal) -> Response<Full<Bytes>> {
+        self.discard(request.into_body()).await;
+        self.counters.refused(refusal);
+        refused(refusal, None)
     }
 
     fn connection_limits(&self) -> socket::Limits {
@@ -160,7 +206,7 @@ impl Service {
                 Some(allow),
             )),
             Route::Single(_) | Route::Batch | Route::Push => {
-                self.refused_unread(request.headers()).map(|refusal| (refusal, None))
+                Service::refused_unread(request.headers()).map(|refusal| (refusal, None))
             }
         };
         if let Some(refusal) = refusal {
@@ -200,12 +246,8 @@ impl Service {
         json(StatusCode::ACCEPTED, body)
     }
 
-    /// Why a request is refused whatever its body holds.
-    fn refused_unread(&self, headers: &HeaderMap) -> Option<Refusal> {
-        if *self.shutdown.borrow() {
-            let message = "the daemon is stopping: send again in a few seconds";
-            return Some(Refusal::new("shutting_down", message));
-        }
+    /// Why a request is refused whatever its body holds. A shutdown is no reason: the spool closes after the sockets.
+    fn refused_unread(headers: &HeaderMap) -> Option<Refusal> {
         Encoding::of(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes)).err()
     }
 

@@ -213,6 +213,14 @@ impl Spool {
         self.answered(answer).await
     }
 
+    /// Resolves once the committer has come to this request: a sign that it goes on. Writes nothing.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] or [`AppendError::Closed`].
+    pub async fn probe(&self) -> Result<(), AppendError> {
+        self.ask(Work::Probe).await
+    }
+
     async fn ask<T>(
         &self,
         work: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Work,

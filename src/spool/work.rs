@@ -20,6 +20,8 @@ pub(super) enum Work {
     Settle(Settlement, oneshot::Sender<Result<(), AppendError>>),
     /// See [`super::Spool::lane`].
     Lane(String, u32, oneshot::Sender<Result<LaneId, AppendError>>),
+    /// See [`super::Spool::probe`].
+    Probe(oneshot::Sender<Result<(), AppendError>>),
     /// Ends the committer after what came before.
     Close,
 }
@@ -56,7 +58,7 @@ impl Work {
                 settlement.copies.iter().map(entry).sum::<usize>() + answer
             }
             Work::Lane(integration, ..) => integration.len(),
-            Work::Close => 0,
+            Work::Probe(_) | Work::Close => 0,
         };
         bytes + REQUEST_BYTES
     }
@@ -128,7 +130,7 @@ pub(super) async fn next_group(
 pub(super) fn refuse(work: Work, error: &AppendError) {
     match work {
         Work::Append(_, to) => Answer::Append(to, Err(error.clone())).send(),
-        Work::Settle(_, to) => Answer::Settle(to, Err(error.clone())).send(),
+        Work::Settle(_, to) | Work::Probe(to) => Answer::Settle(to, Err(error.clone())).send(),
         Work::Lane(_, _, to) => Answer::Lane(to, Err(error.clone())).send(),
         Work::Close => {}
     }

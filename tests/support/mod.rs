@@ -210,11 +210,16 @@ impl Daemon {
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
+    /// SIGTERM, without waiting for the end.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
     /// SIGTERM; returns the exit code, how long it took, and the log.
     pub(crate) fn stop(mut self) -> (Option<i32>, Duration, String) {
         let begun = Instant::now();
-        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.terminate();
         let status = self.child.wait().unwrap();
         (status.code(), begun.elapsed(), self.log.take().unwrap().join().unwrap())
     }
@@ -262,7 +267,12 @@ impl Producer {
     pub(crate) fn try_connect(socket: &Path) -> std::io::Result<Producer> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Producer { stream: BufReader::new(stream) })
+        Ok(Producer::over(stream))
+    }
+
+    /// A producer on a connection that is there.
+    pub(crate) fn over(stream: UnixStream) -> Producer {
+        Producer { stream: BufReader::new(stream) }
     }
 
     /// Posts a body; an error when the connection ends before the answer.

@@ -71,7 +71,7 @@ impl Service {
         let keys: HashSet<IdentityKey<'_>> = events
             .flat_map(|event| {
                 let (user, anonymous) = identity_keys(event);
-                user.into_iter().chain(anonymous).map(IdentityKey::stored)
+                user.into_iter().chain(anonymous)
             })
             .collect();
         let keys: Vec<String> = keys.into_iter().map(IdentityKey::stored).collect();

@@ -108,11 +108,38 @@ fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use tokio::sync::oneshot;
 
     use crate::spool::model_tests::{options, quarantined, record, reopen, settlement};
     use crate::spool::work::Work;
     use crate::spool::{Append, Seq, Settlement};
+
+    /// Goal: a probe tells a committer that is busy from one that goes on.
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_is_answered_by_a_committer_that_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        spool.probe().await.unwrap();
+        let (release, released) = mpsc::channel();
+        let (holds, is_held) = mpsc::channel();
+        let driver = spool.driver.clone();
+        let busy = std::thread::spawn(move || {
+            let _held = driver.lock();
+            holds.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        is_held.recv().unwrap();
+        let mut probe = std::pin::pin!(spool.probe());
+        assert!(tokio::time::timeout(Duration::from_secs(60), probe.as_mut()).await.is_err());
+        release.send(()).unwrap();
+        busy.join().unwrap();
+        probe.await.unwrap();
+        spool.close().await;
+        assert!(spool.probe().await.is_err());
+    }
 
     fn asked(settlement: Settlement) -> (Work, impl FnMut() -> bool) {
         let (to, mut answer) = oneshot::channel();

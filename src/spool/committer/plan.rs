@@ -74,6 +74,7 @@ impl Committer {
                 self.group.need(Flush::Before);
                 self.group.answers.push(Answer::Lane(to, Ok(lane)));
             }
+            Work::Probe(to) => self.group.answers.push(Answer::Settle(to, Ok(()))),
             Work::Close => {}
         }
     }
