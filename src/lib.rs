@@ -37,7 +37,7 @@
 //! | [`forward`] | shell around pure parts | spool → Ometria: batch, push, verdict, retry, isolation |
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 |
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
-//! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
+//! | [`daemon`] | | the wiring: start-up, signals, shutdown order, what systemd is told |
 //! | [`cli`] | | the commands |
 //! | [`simulator`] | | the stand-in for Ometria |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
