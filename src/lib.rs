@@ -39,7 +39,7 @@
 //! | [`admin`] | shell | what an operator asks for, over a socket of mode 0600 and in the web console |
 //! | [`advice`] | pure | what an operator is told to do |
 //! | [`config`] | | file + environment + overrides → one checked [`config::Config`] |
-//! | [`daemon`] | | the wiring: start-up, signals, shutdown order |
+//! | [`daemon`] | | the wiring: start-up, signals, shutdown order, what systemd is told |
 //! | [`cli`] | | the commands |
 //! | [`histogram`] | | how long things take, counted as plain atomics |
 //! | `readable` | pure | numbers, ages and JSON as people read them |

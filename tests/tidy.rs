@@ -131,3 +131,34 @@ fn the_readme_lists_every_key_with_its_default() {
         assert!(readme.contains(&row), "README.md lacks this row of its table of keys:\n{row}");
     }
 }
+
+/// The configuration that is shipped names every key of the daemon, and is sound with all its comments taken away.
+#[test]
+fn the_shipped_configuration_is_whole_and_sound() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/pillarbox.toml");
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let is_key = |line: &str| {
+        line.starts_with("[[")
+            || line
+                .split(" = ")
+                .next()
+                .is_some_and(|name| !name.contains(' ') && line.contains(" = "))
+    };
+    let bare = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if is_key(rest) => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    // A user that every host knows.
+    let text = shipped.lines().map(bare).collect::<Vec<_>>().join("\n").replace("www-data", "root");
+    for key in pillarbox::config::keys::documented().filter(|key| key.section != "integration") {
+        let line = format!("\n{} = ", key.name);
+        assert!(text.contains(&line), "systemd/pillarbox.toml lacks `{}`", key.name);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pillarbox.toml");
+    fs::write(&path, text).unwrap();
+    fs::write(folder.path().join("key_shop"), "key").unwrap();
+    let credentials = Some(folder.path().to_owned());
+    let source = pillarbox::config::Source { path: Some(path), credentials, ..Default::default() };
+    pillarbox::config::load(&source).unwrap();
+}

@@ -46,7 +46,7 @@ impl Service {
             }
             match entry(line, place) {
                 Ok(entry) => {
-                    items.push(Item { once: None, content: Content::Quarantine(Box::new(entry)) })
+                    items.push(Item { once: None, content: Content::Quarantine(Box::new(entry)) });
                 }
                 Err(message) => imported.refused.push(RefusedLine { line: number, message }),
             }

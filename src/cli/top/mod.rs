@@ -63,7 +63,7 @@ pub(super) async fn run(top: &Live) -> Result<(), Failure> {
 
 /// What the daemon says, or what became of an ask.
 enum Said {
-    Status(Result<Status, String>),
+    Status(Box<Result<Status, String>>),
     Asked(String),
 }
 
@@ -95,7 +95,7 @@ async fn watch(
             _ = hangup.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             said = said.recv() => match said {
-                Some(Said::Status(status)) => top.update(status, clock::now()),
+                Some(Said::Status(status)) => top.update(*status, clock::now()),
                 Some(Said::Asked(note)) => top.note = note,
                 None => break Err(anyhow!("the daemon is not asked any more")),
             },
@@ -188,7 +188,7 @@ async fn talk(
         }
         let status =
             with(&mut client, &socket, async |client| client.get("/v1/status").await).await;
-        if say.send(Said::Status(status)).await.is_err() {
+        if say.send(Said::Status(Box::new(status))).await.is_err() {
             return;
         }
     }
