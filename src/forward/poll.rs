@@ -65,7 +65,8 @@ pub async fn run(
     report: watch::Sender<Report>,
     mut control: watch::Receiver<Control>,
 ) {
-    let mut poller = Poller { settings, spool, lanes, seen: HashSet::new() };
+    let mut poller =
+        Poller { settings, spool, lanes, seen: HashSet::new(), doubted: HashSet::new() };
     loop {
         if pause(poller.settings.poll_errors, &mut control).await {
             return;
@@ -89,8 +90,19 @@ struct Poller {
     settings: Settings,
     spool: Spool,
     lanes: Vec<LaneId>,
-    /// The entries of the last poll.
+    /// The entries of the last poll that are dealt with.
     seen: HashSet<String>,
+    /// Those of the last poll that named no record of ours. A push is in the ledger before its answer has arrived and was
+    /// settled here: only what is still unknown at the next poll is none of ours.
+    doubted: HashSet<String>,
+}
+
+/// What became of the entries of one poll.
+#[derive(Default)]
+struct Copied {
+    found: u64,
+    unknown: u64,
+    doubted: HashSet<String>,
 }
 
 /// A record that the ledger names.
@@ -108,45 +120,46 @@ impl Poller {
             return Err(PollError::Answer(what));
         }
         let rejections = ledger::read(&body).map_err(PollError::Answer)?;
-        let now: HashSet<String> =
+        let mut now: HashSet<String> =
             rejections.iter().map(|rejection| rejection.text.clone()).collect();
         let fresh: Vec<Rejection> = rejections
             .into_iter()
             .filter(|rejection| !self.seen.contains(&rejection.text))
             .collect();
-        let mut told = (0, 0);
+        let mut copied = Copied::default();
         for some in fresh.chunks(COPIED_MAX) {
-            let (found, unknown) = self.copy(some).await?;
-            told = (told.0 + found, told.1 + unknown);
+            self.copy(some, &mut copied).await?;
         }
-        self.seen = now;
-        Ok(told)
+        now.retain(|text| !copied.doubted.contains(text));
+        (self.seen, self.doubted) = (now, copied.doubted);
+        Ok((copied.found, copied.unknown))
     }
 
-    async fn copy(&self, fresh: &[Rejection]) -> Result<(u64, u64), PollError> {
-        let Some(scope) = self.lanes.iter().min() else {
-            return Ok((0, 0));
-        };
+    async fn copy(&self, fresh: &[Rejection], copied: &mut Copied) -> Result<(), PollError> {
+        let Some(scope) = self.lanes.iter().min() else { return Ok(()) };
         let mut found = self.find(fresh).await?;
-        let item = |(index, rejection): (usize, &Rejection)| {
-            let once = Some(Once::new(SCOPES | scope.0, &rejection.text));
-            let content = found.remove(&index).map_or(Content::Nothing, |found| {
-                Content::Quarantine(Box::new(self.quarantined(found, rejection)))
-            });
-            Item { once, content }
-        };
-        let items: Vec<Item> = fresh.iter().enumerate().map(item).collect();
+        let mut items = Vec::new();
+        for (index, rejection) in fresh.iter().enumerate() {
+            let content = match found.remove(&index) {
+                Some(found) => Content::Quarantine(Box::new(self.quarantined(found, rejection))),
+                None if self.doubted.contains(&rejection.text) => Content::Nothing,
+                None => {
+                    copied.doubted.insert(rejection.text.clone());
+                    continue;
+                }
+            };
+            items.push(Item { once: Some(Once::new(SCOPES | scope.0, &rejection.text)), content });
+        }
         let known: Vec<bool> =
             items.iter().map(|item| matches!(item.content, Content::Quarantine(_))).collect();
         let receipt = self.spool.append(Append { items, ..Append::default() }).await?;
-        let mut told = (0, 0);
         for (index, known) in known.into_iter().enumerate() {
             // What an earlier run of the daemon has taken is not news.
             if receipt.duplicates.binary_search(&index).is_err() {
-                *if known { &mut told.0 } else { &mut told.1 } += 1;
+                *if known { &mut copied.found } else { &mut copied.unknown } += 1;
             }
         }
-        Ok(told)
+        Ok(())
     }
 
     /// The records that entries name, by the entry's index.
