@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
-use crate::clock;
 use crate::histogram::Histogram;
 
 /// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
@@ -52,14 +51,14 @@ pub(super) struct Shared {
     flushing: Watched,
 }
 
-/// A step that may wait for the disk: when it began, in unix milliseconds; 0 when none is under way.
+/// A step that may wait for the disk: when it began, by [`ticks`]; 0 when none is under way.
 #[derive(Debug, Default)]
 pub(super) struct Watched(pub(super) AtomicU64);
 
 impl Watched {
     /// Takes a step, seen by [`Shared::failed`].
     pub(super) fn step<T>(&self, step: impl FnOnce() -> T) -> T {
-        self.0.store(clock::now().0, Ordering::Release);
+        self.0.store(ticks(), Ordering::Release);
         let done = step();
         self.0.store(0, Ordering::Release);
         done
@@ -67,8 +66,17 @@ impl Watched {
 
     fn is_overdue(&self) -> bool {
         let since = self.0.load(Ordering::Acquire);
-        since != 0 && clock::UnixMillis(since).age(clock::now()) > STEP_DEADLINE
+        since != 0 && Duration::from_millis(ticks().saturating_sub(since)) > STEP_DEADLINE
     }
+}
+
+/// Milliseconds of a clock that neither NTP nor an operator sets: a host whose clock jumps while a step is under way has no
+/// bad disk. Never 0, and 1 is long ago.
+#[expect(clippy::disallowed_types, reason = "the disk does not pause with a simulation's time")]
+fn ticks() -> u64 {
+    static BEGAN: OnceLock<std::time::Instant> = OnceLock::new();
+    let since = BEGAN.get_or_init(std::time::Instant::now).elapsed() + 2 * STEP_DEADLINE;
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A lane as the last flush left it.
