@@ -45,7 +45,9 @@ impl Service {
                 continue;
             }
             match entry(line, place) {
-                Ok(entry) => items.push(Item { once: None, content: Content::Quarantine(entry) }),
+                Ok(entry) => {
+                    items.push(Item { once: None, content: Content::Quarantine(Box::new(entry)) });
+                }
                 Err(message) => imported.refused.push(RefusedLine { line: number, message }),
             }
         }
