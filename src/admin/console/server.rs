@@ -24,12 +24,16 @@ use super::{Console, events, integrations, locked, overview, quarantine, token_f
 use crate::admin::metrics::Format;
 use crate::admin::protocol::Status;
 use crate::clock;
+use crate::forward::State;
 use crate::spool::ReadError;
 
 /// For a header or a body to arrive.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// A form: an event to be mended may be in it, with every byte escaped.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// How long a page waits for what was asked of the forwarders.
+const OBEYED_MAX: Duration = Duration::from_millis(500);
 
 const STYLE: &str = include_str!("assets/console.css");
 const SCRIPT: &str = include_str!("assets/console.js");
@@ -232,10 +236,29 @@ async fn control(console: &Console, form: &Form) -> Result<Answer, Refused> {
         _ => return Err(Refused::Bad("The action must be pause, resume or retry-now.".to_owned())),
     };
     let notice = match done {
-        Ok((names, what)) => Notice::good(format!("{} {what}.", names.join(", "))),
+        Ok((names, what)) => {
+            obeyed(console, &names, form.text("action") == Some("pause")).await;
+            Notice::good(format!("{} {what}.", names.join(", ")))
+        }
         Err(error) => Notice::bad(format!("Nothing was changed: {error}.")),
     };
     Ok(back(console, "/", notice))
+}
+
+/// Waits until the forwarders say what was asked of them, so that the next page shows it; not for long, as one with a push
+/// under way ends that first.
+async fn obeyed(console: &Console, names: &[String], paused: bool) {
+    let known = console.service.integrations();
+    let lanes = known.iter().filter(|known| names.contains(&known.name)).flat_map(|it| &it.lanes);
+    let mut reports: Vec<_> = lanes.map(|lane| lane.report.clone()).collect();
+    let told = async {
+        for report in &mut reports {
+            // A forwarder that has ended says nothing more.
+            drop(report.wait_for(|report| (report.state == State::Paused) == paused).await);
+        }
+    };
+    // The page is alive: it shows later what it does not show now.
+    drop(tokio::time::timeout(OBEYED_MAX, told).await);
 }
 
 /// To `path`, where `notice` is shown.
