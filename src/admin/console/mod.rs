@@ -132,6 +132,8 @@ impl Console {
     /// `session` is in force no longer.
     fn end(&self, session: Session) {
         let now = clock::now().0 / 1000;
+        // It may have been renewed meanwhile, by another page.
+        let session = Session { end: now + session::SECONDS, ..session };
         let mut ended = locked(&self.ended);
         ended.retain(|ended| ended.end > now);
         if ended.len() >= ENDED_MAX {

@@ -143,7 +143,7 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
     }
     let mut answer = signed_in(console, request, &path, changes).await;
     if known.is_waning {
-        renew(console, &mut answer, &cookie);
+        renew(console, &mut answer, &cookie, &known.nonce);
     }
     answer
 }
@@ -320,18 +320,17 @@ fn sign_in(console: &Console, form: &Form, cookie: &str) -> Answer {
     }
     locked(&console.tries).right();
     let mut answer = answer::see_other("/");
-    renew(console, &mut answer, cookie);
+    match token_file::random_hex::<16>() {
+        Ok(nonce) => renew(console, &mut answer, cookie, &nonce),
+        Err(error) => tracing::error!(%error, "no session can be made"),
+    }
     answer
 }
 
-fn renew(console: &Console, answer: &mut Answer, cookie: &str) {
-    match token_file::random_hex::<16>() {
-        Ok(nonce) => {
-            let value = console.token.session(&nonce, clock::now());
-            answer::set_cookie(answer, cookie, &value, session::SECONDS);
-        }
-        Err(error) => tracing::error!(%error, "no session can be made"),
-    }
+/// Has the session last its whole time again; it stays the same one, so that signing out ends it however old its cookie is.
+fn renew(console: &Console, answer: &mut Answer, cookie: &str, nonce: &str) {
+    let value = console.token.session(nonce, clock::now());
+    answer::set_cookie(answer, cookie, &value, session::SECONDS);
 }
 
 fn session_of(console: &Console, headers: &HeaderMap, cookie: &str) -> Option<Session> {
