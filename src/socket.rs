@@ -20,12 +20,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, SetOnce, mpsc, watch};
 
+use crate::write_limit::WriteLimited;
+
 /// How long requests under way may take to finish once a shutdown began.
 pub const DRAIN: Duration = Duration::from_secs(4);
 /// How long a connection that was taken just before may take to bring its first request.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// After an error of `accept` (too many open files): connections wait in the backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long a peer may take nothing of what it is answered.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What hyper buffers of one connection: also the longest header.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
@@ -170,7 +174,7 @@ pub async fn serve_each<L, A, F, B>(
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(WriteLimited::new(stream, WRITE_TIMEOUT)), service);
         let (open, mut shutdown) = (open.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _held = (held, open);
@@ -200,4 +204,76 @@ async fn leave(shutdown: &mut watch::Receiver<bool>, asked: &SetOnce<()>) {
     // A sender that is gone counts as a shutdown.
     drop(shutdown.wait_for(|stop| *stop).await);
     drop(tokio::time::timeout(FIRST_REQUEST, asked.wait()).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::Mutex;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// Connections that are pipes in memory, so that time can be paused.
+    struct Pipes(Mutex<mpsc::Receiver<DuplexStream>>);
+
+    impl Listener for Pipes {
+        type Stream = DuplexStream;
+
+        async fn accept(&self) -> io::Result<DuplexStream> {
+            self.0.lock().await.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    /// What connects to a service that answers everything with 100 kB.
+    struct Peers {
+        connecting: mpsc::Sender<DuplexStream>,
+        _stop: watch::Sender<bool>,
+    }
+
+    impl Peers {
+        /// `connections`: how many may be open at once.
+        fn of_service(connections: usize) -> Peers {
+            let (connect, connected) = mpsc::channel(64);
+            let (stop, stopped) = watch::channel(false);
+            let connections = Arc::new(Semaphore::new(connections));
+            let limits = Limits { connections, header_timeout: Duration::from_secs(10) };
+            let answer = |_| async { Response::new(Full::new(Bytes::from(vec![b'x'; 100_000]))) };
+            tokio::spawn(serve(Pipes(Mutex::new(connected)), limits, stopped, answer));
+            Peers { connecting: connect, _stop: stop }
+        }
+
+        async fn connect(&self) -> DuplexStream {
+            let (near, far) = duplex(1024);
+            self.connecting.send(far).await.unwrap();
+            near
+        }
+    }
+
+    async fn ask(stream: &mut DuplexStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    }
+
+    /// All that comes until the connection ends; an hour is for ever.
+    async fn answered(stream: &mut DuplexStream) -> usize {
+        let mut read = Vec::new();
+        let ended = timeout(Duration::from_secs(3600), stream.read_to_end(&mut read)).await;
+        ended.expect("the connection ends").unwrap()
+    }
+
+    /// Promise 7: a place among the connections is not held by who asks and never reads.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_no_answer_gives_up_its_place() {
+        let peers = Peers::of_service(1);
+        let begun = Instant::now();
+        let mut deaf = peers.connect().await;
+        ask(&mut deaf).await;
+        let mut next = peers.connect().await;
+        ask(&mut next).await;
+        assert!(answered(&mut next).await > 100_000);
+        assert_eq!(begun.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+        assert!(answered(&mut deaf).await < 100_000);
+    }
 }
