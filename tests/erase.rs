@@ -86,3 +86,53 @@ fn a_person_is_erased_and_stays_so() {
         assert_eq!(daemon.stop().0, Some(0));
     }
 }
+
+/// The files of the log that hold `text`.
+fn log_files_with(host: &Host, text: &str) -> Vec<std::path::PathBuf> {
+    let log = host.config().with_file_name("state/spool/log");
+    let files = std::fs::read_dir(log).unwrap().map(|file| file.unwrap().path());
+    let holds = |path: &std::path::PathBuf| {
+        // One that went meanwhile holds nothing.
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    files.filter(holds).collect()
+}
+
+/// Goal: what was delivered of a person long ago is shown no more once the person is erased, and is gone from the disk
+/// once all that lay beside it is settled; what comes later is kept and shown.
+#[test]
+fn what_was_delivered_of_a_person_goes_from_debugger_and_disk() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", "");
+    let daemon = host.start();
+    let batch = [
+        track("jane-1", r#""traits":{"email":"jane@x"}"#),
+        track("bob-1", r#""traits":{"email":"bob@x"}"#),
+    ];
+    post(&host, "/v1/batch", &format!("[{}]", batch.join(",")));
+    host.wait_until_settled();
+    let shown = || {
+        let events = host.pillarbox(&["events", "--json"]);
+        String::from_utf8(events.stdout).unwrap()
+    };
+    assert!(shown().contains("jane@x") && !log_files_with(&host, "jane@x").is_empty());
+    // What is queued beside it keeps its file; nothing of it is shown.
+    upstream.handle.add_fault("status=503".parse().unwrap());
+    post(&host, "/v1/batch", &format!("[{}]", track("bob-2", r#""traits":{"email":"bob@x"}"#)));
+    erase(&host, &["--email", "jane@x"]);
+    assert!(!shown().contains("jane") && shown().contains("bob-2"), "{}", shown());
+    assert!(!log_files_with(&host, "jane@x").is_empty());
+    // A restart does not forget what has to go.
+    daemon.kill();
+    let daemon = host.start();
+    upstream.handle.clear_faults();
+    assert!(host.pillarbox(&["retry-now"]).status.success());
+    host.wait_until_settled();
+    support::wait_until("the files to go", || log_files_with(&host, "jane@x").is_empty());
+    post(&host, "/v1/batch", &format!("[{}]", track("bob-3", r#""traits":{"email":"bob@x"}"#)));
+    host.wait_until_settled();
+    assert!(shown().contains("bob-3") && !log_files_with(&host, "bob-3").is_empty());
+    assert_eq!((host.lane("delivered"), host.lane("erased")), (4, 0));
+    assert_eq!(daemon.stop().0, Some(0));
+}

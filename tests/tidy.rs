@@ -7,7 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -156,6 +157,10 @@ fn the_shipped_configuration_is_whole_and_sound() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pillarbox.toml");
+    let token = folder.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let text = text.replace("/etc/pillarbox/console.token", &token.to_string_lossy());
     fs::write(&path, text).unwrap();
     fs::write(folder.path().join("key_shop"), "key").unwrap();
     let credentials = Some(folder.path().to_owned());

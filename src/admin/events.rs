@@ -184,11 +184,17 @@ async fn page(
 ) -> Result<Vec<EventFound>, ReadError> {
     let records = usize::try_from(end - from).unwrap_or_default();
     let entries = spool.peek_kept(lane.id, Seq(from), records, usize::MAX).await?;
-    let entries = entries.into_iter().filter(|entry| entry.seq.0 < end);
+    let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.seq.0 < end).collect();
+    let erased = spool.apart(lane.id, &entries, &[]).await?;
+    let erased = |seq| erased.iter().any(|(of, end)| *of == seq && *end == End::Erased);
     // A push may have begun so far before.
     let first = Seq(from.saturating_sub(RECORDS_MAX as u64));
     let deliveries = spool.deliveries(lane.id, first, records + RECORDS_MAX).await?;
-    Ok(entries.map(|entry| known(lane, &entry, &deliveries)).collect())
+    let known = entries.iter().map(|entry| {
+        let known = known(lane, entry, &deliveries);
+        if erased(entry.seq) { known.emptied() } else { known }
+    });
+    Ok(known.collect())
 }
 
 /// What is known of one record.
@@ -230,6 +236,14 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
             request_id: request_id(&push.answer),
         }),
         record: RawValue::from_string(record).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+    }
+}
+
+impl EventFound {
+    /// Without anything of its person, who was erased since.
+    fn emptied(self) -> EventFound {
+        let record = RawValue::NULL.to_owned();
+        EventFound { id: None, event_type: None, email: None, push: None, record, ..self }
     }
 }
 

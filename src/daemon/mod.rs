@@ -78,31 +78,26 @@ pub async fn run(config: Config, source: Source, handed: Handed) -> anyhow::Resu
     let _told = daemon.keep_told();
     notify::ready();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
+    let spool = daemon.spool.clone();
     loop {
-        tokio::select! {
+        let done = tokio::select! {
             biased; // a hangup that comes with a stop is answered first
-            _ = hangup.recv() => {
-                // The log has told what came of it.
-                drop(daemon.reload().await);
-                continue;
-            }
-            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            // The log has told what came of it.
+            _ = hangup.recv() => unless_failed(&spool, daemon.reload()).await.map(drop),
+            _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); break }
+            _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); break }
             happened = daemon.next() => match happened {
-                Happening::Asked(ask) => {
-                    daemon.answer(ask).await;
-                    continue;
-                }
-                Happening::Failed(failure) => {
-                    daemon.abandon().await;
-                    return Err(failure);
-                }
+                Happening::Asked(ask) => unless_failed(&spool, daemon.answer(ask)).await,
+                Happening::Failed(failure) => Err(failure),
             }
+        };
+        if let Err(failure) = done {
+            daemon.abandon().await;
+            std::mem::forget(spool); // as in `Daemon::abandon`
+            return Err(failure);
         }
-        break;
     }
     notify::stopping();
-    let spool = daemon.spool.clone();
     let stopped = notify::extending("stopping: what is queued stays queued", daemon.stop());
     tokio::select! {
         reason = spool.failed() => {
@@ -118,6 +113,14 @@ pub async fn run(config: Config, source: Source, handed: Handed) -> anyhow::Resu
     }
     tracing::info!("stopped: what is queued is delivered after the next start");
     Ok(())
+}
+
+/// Does `work`, unless the spool fails meanwhile: on a disk that does not answer it would never end.
+async fn unless_failed<T>(spool: &Spool, work: impl Future<Output = T>) -> anyhow::Result<T> {
+    tokio::select! {
+        done = work => Ok(done),
+        reason = spool.failed() => Err(spool_failed(&reason)),
+    }
 }
 
 /// What a running daemon must see to.

@@ -46,9 +46,11 @@ impl Watched {
 pub(super) async fn feed(within: Duration, spool: Spool, watched: Watched) {
     let every = within / SIGNS;
     let mut turns = tokio::time::interval(every);
+    // A slow disk answers late, and goes on all the same: it has half of the time.
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        match stands_still(every, spool.probe(), &watched).await {
+        match stands_still(within / 2, spool.probe(), &watched).await {
             None => notify::alive(),
             Some(part) => tracing::error!(
                 part,

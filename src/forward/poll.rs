@@ -3,11 +3,12 @@
 //! A rejected record was counted as delivered and stays so; the copy is for an operator to mend. Ours is what the kept
 //! deliveries know: the push by its `request_id`, the record by its id. What is not ours, or no longer kept, is counted.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::batch::RECORDS_MAX;
 use super::failure::PushError;
 use super::ledger::{self, Rejection};
 use super::push::{Answer, HttpUpstream};
@@ -21,6 +22,8 @@ use crate::spool::{
 
 /// Scopes of the dedupe window from here on are for ledgers: lanes are never so many.
 const SCOPES: u32 = 1 << 31;
+/// Entries that are doubted at once: of more, the rest counts as none of ours.
+const DOUBTED_MAX: usize = 10_000;
 /// Entries that are copied at once: each may be a record of the largest size.
 const COPIED_MAX: usize = 100;
 /// Deliveries and records that are read at once.
@@ -66,7 +69,7 @@ pub async fn run(
     mut control: watch::Receiver<Control>,
 ) {
     let mut poller =
-        Poller { settings, spool, lanes, seen: HashSet::new(), doubted: HashSet::new() };
+        Poller { settings, spool, lanes, seen: HashSet::new(), doubted: HashMap::new() };
     loop {
         if pause(poller.settings.poll_errors, &mut control).await {
             return;
@@ -92,9 +95,17 @@ struct Poller {
     lanes: Vec<LaneId>,
     /// The entries of the last poll that are dealt with.
     seen: HashSet<String>,
-    /// Those of the last poll that named no record of ours. A push is in the ledger before its answer has arrived and was
-    /// settled here: only what is still unknown at the next poll is none of ours.
-    doubted: HashSet<String>,
+    /// Those that named no record of ours, by their texts.
+    doubted: HashMap<String, Doubted>,
+}
+
+/// An entry that names no record of ours yet. A push is in the ledger before its answer has arrived and was settled here: only
+/// what is unknown after the pushes that were under way is none of ours.
+#[derive(Clone)]
+struct Doubted {
+    rejection: Rejection,
+    /// Where each lane's cursor must be until then.
+    until: Vec<(LaneId, Seq)>,
 }
 
 /// What became of the entries of one poll.
@@ -102,7 +113,7 @@ struct Poller {
 struct Copied {
     found: u64,
     unknown: u64,
-    doubted: HashSet<String>,
+    doubted: HashMap<String, Doubted>,
 }
 
 /// A record that the ledger names.
@@ -122,15 +133,21 @@ impl Poller {
         let rejections = ledger::read(&body).map_err(PollError::Answer)?;
         let mut now: HashSet<String> =
             rejections.iter().map(|rejection| rejection.text.clone()).collect();
-        let fresh: Vec<Rejection> = rejections
+        let mut fresh: Vec<Rejection> = rejections
             .into_iter()
             .filter(|rejection| !self.seen.contains(&rejection.text))
             .collect();
+        // The list shows the last entries only: what is doubted is looked for although it is no longer in it.
+        let gone = self.doubted.values().map(|doubted| &doubted.rejection);
+        fresh.extend(gone.filter(|rejection| !now.contains(&rejection.text)).cloned());
         let mut copied = Copied::default();
         for some in fresh.chunks(COPIED_MAX) {
-            self.copy(some, &mut copied).await?;
+            if let Err(error) = self.copy(some, &mut copied).await {
+                self.doubted.extend(copied.doubted);
+                return Err(error);
+            }
         }
-        now.retain(|text| !copied.doubted.contains(text));
+        now.retain(|text| !copied.doubted.contains_key(text));
         (self.seen, self.doubted) = (now, copied.doubted);
         Ok((copied.found, copied.unknown))
     }
@@ -140,13 +157,15 @@ impl Poller {
         let mut found = self.find(fresh).await?;
         let mut items = Vec::new();
         for (index, rejection) in fresh.iter().enumerate() {
-            let content = match found.remove(&index) {
-                Some(found) => Content::Quarantine(Box::new(self.quarantined(found, rejection))),
-                None if self.doubted.contains(&rejection.text) => Content::Nothing,
-                None => {
-                    copied.doubted.insert(rejection.text.clone());
-                    continue;
-                }
+            let content = if let Some(found) = found.remove(&index) {
+                Content::Quarantine(Box::new(self.quarantined(found, rejection)))
+            } else if let Some(doubted) =
+                self.doubted(rejection).filter(|_| copied.doubted.len() < DOUBTED_MAX)
+            {
+                copied.doubted.insert(rejection.text.clone(), doubted);
+                continue;
+            } else {
+                Content::Nothing
             };
             items.push(Item { once: Some(Once::new(SCOPES | scope.0, &rejection.text)), content });
         }
@@ -160,6 +179,29 @@ impl Poller {
             }
         }
         Ok(())
+    }
+
+    /// The doubt about an entry that was not found; `None` once it is certain that it is none of ours.
+    fn doubted(&self, rejection: &Rejection) -> Option<Doubted> {
+        let before = self.doubted.get(&rejection.text);
+        if before.is_some_and(|before| self.is_past(&before.until)) {
+            return None;
+        }
+        let new = || Doubted { rejection: rejection.clone(), until: self.under_way() };
+        Some(before.cloned().unwrap_or_else(new))
+    }
+
+    /// Where the cursors are once the pushes that may be under way now are settled.
+    fn under_way(&self) -> Vec<(LaneId, Seq)> {
+        let until = |lane: &LaneId| {
+            let pushed = self.spool.cursor(*lane).0 + RECORDS_MAX as u64;
+            (*lane, Seq(pushed.min(*self.spool.newest(*lane).borrow() + 1)))
+        };
+        self.lanes.iter().map(until).collect()
+    }
+
+    fn is_past(&self, until: &[(LaneId, Seq)]) -> bool {
+        until.iter().all(|(lane, seq)| self.spool.cursor(*lane) >= *seq)
     }
 
     /// The records that entries name, by the entry's index.
@@ -188,7 +230,12 @@ impl Poller {
                     let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
                     let from = delivery.first;
                     let pushed = self.spool.peek_kept(*lane, from, records, READ_BYTES_MAX).await?;
-                    for entry in pushed.into_iter().filter(|it| delivery.end_of(it.seq).is_some()) {
+                    let apart = self.spool.apart(*lane, &pushed, &[]).await?;
+                    let is_erased = |seq| apart.iter().any(|(of, _)| *of == seq);
+                    let was_sent = |seq| delivery.end_of(seq) == Some(delivery.end);
+                    let sent =
+                        pushed.into_iter().filter(|it| was_sent(it.seq) && !is_erased(it.seq));
+                    for entry in sent {
                         let Some(id) = id_of(&entry) else { continue };
                         // Of several records with one id the newest is told.
                         for (index, _) in named.iter().filter(|(_, named)| *named == id) {

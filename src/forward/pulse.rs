@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::Report;
 
-/// A step that is no wait takes no longer: the spool gives up on its disk before.
-const STEP: Duration = Duration::from_secs(75);
+/// A step that is no wait takes no longer: the spool gives up on its disk before, and a settlement waits for two steps of it.
+const STEP: Duration = Duration::from_secs(135);
 /// Turns of a wait.
 const TURN: Duration = Duration::from_secs(10);
 /// What a push may take beyond its own limit.

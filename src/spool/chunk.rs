@@ -186,6 +186,9 @@ impl<'a> Chunk<'a> {
             return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
         }
         let of = |keys: u8| usize::from(keys & !SEEN) + usize::from(keys & SEEN > 0);
+        if chunk.records.iter().any(|(_, keys, _)| usize::from(keys & !SEEN) > PersonKeys::MAX) {
+            return Err(ChunkError::Body("a record has too many people".to_owned()));
+        }
         let keys: usize = chunk.records.iter().map(|(_, keys, _)| of(*keys)).sum();
         if keys != chunk.people.len() {
             return Err(ChunkError::Body("its people are not those of its records".to_owned()));

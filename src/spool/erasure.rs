@@ -1,7 +1,8 @@
 //! PURE. What is remembered of a person who was erased: up to which seq of each lane.
 //!
 //! It lies among the identities, as `{"1":17,"2":0}` (by lane) under the key `x:` ‖ the person's key in hexadecimal digits. Queued
-//! records are never rewritten: they are left out when their turn comes. What arrives later is somebody new.
+//! records are never rewritten: they are left out when their turn comes. What arrives later is somebody new. Of the log, what
+//! was there at an erasure is not kept once it is settled: its segments go from the disk, whoever else's records they held.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,13 @@ pub(super) fn key(person: PersonKey) -> String {
 pub(super) fn mark(newest: &BTreeMap<LaneId, u64>) -> Vec<u8> {
     let newest: BTreeMap<u32, u64> = newest.iter().map(|(lane, seq)| (lane.0, *seq)).collect();
     serde_json::to_vec(&newest).expect("a map of numbers is written into memory")
+}
+
+/// The newest seqs that an erasure covers; none when it cannot be read.
+#[must_use]
+pub(super) fn newest(stored: &[u8]) -> BTreeMap<LaneId, u64> {
+    let newest: BTreeMap<u32, u64> = serde_json::from_slice(stored).unwrap_or_default();
+    newest.into_iter().map(|(lane, seq)| (LaneId(lane), seq)).collect()
 }
 
 /// Whether the record `seq` of `lane` was there when its person was erased. What cannot be read covers all: the person
@@ -45,6 +53,7 @@ mod tests {
             assert_eq!(covers(&stored, LaneId(lane), Seq(seq)), covered, "{lane} {seq}");
         }
         assert!(covers(b"broken", LaneId(1), Seq(99)));
+        assert_eq!(newest(&stored), BTreeMap::from([(LaneId(1), 17), (LaneId(2), 0)]));
         assert_eq!(key(PersonKey(u64::MAX)), "x:ffffffffffffffff");
     }
 }

@@ -140,11 +140,11 @@ impl Spool {
         let directory = options.directory.clone();
         generation::create_directory(&directory)?;
         let lock = Arc::new(generation::lock(&directory)?);
-        let Recovered { path, store, log, lanes, windows, quarantine, remembered, erases, noted } =
+        let Recovered { path, store, log, lanes, windows, quarantine, remembered, erased, noted } =
             Recovered::of(&options)?;
         let newest_set_aside = quarantine.2;
         let (log, last, active) = (log.log, log.last, log.active);
-        let cache = Cache::new(remembered.newest, erases, options.identities_max);
+        let cache = Cache::new(remembered.newest, erased.is_some(), options.identities_max);
         let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, quarantine));
         let prepared = Prepared::default();
         let threads = generation::failed("start the threads of", &directory);
@@ -155,7 +155,7 @@ impl Spool {
         });
         let (keeper, syncer) = started.map_err(threads)?;
         let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
-        let found = (lanes, windows, newest_set_aside, remembered);
+        let found = (lanes, windows, newest_set_aside, remembered, erased.unwrap_or_default());
         let committer = Committer::new(shared.clone(), writer, keeper, found);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());

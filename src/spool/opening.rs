@@ -1,10 +1,11 @@
 //! What is found on disk when the spool opens: checked against what must be there, the store brought up to the log.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::Options;
 use super::dedupe::Windows;
+use super::entry::LaneId;
 use super::error::OpenError;
 use super::generation::{self, damaged};
 use super::log::{Log, Opened};
@@ -37,8 +38,8 @@ pub(super) struct Recovered {
     pub(super) quarantine: (u64, u64, u64),
     /// How many identities there are.
     pub(super) remembered: Remembered,
-    /// Whether somebody was erased.
-    pub(super) erases: bool,
+    /// The newest seqs at the last erasure, if there was one.
+    pub(super) erased: Option<BTreeMap<LaneId, u64>>,
     /// Segments that the store knows.
     pub(super) noted: HashSet<u64>,
 }
@@ -103,8 +104,8 @@ impl Recovered {
         store.recall_windows(&mut windows, log.last).map_err(unreadable)?;
         let quarantine = store.quarantine_size().map_err(unreadable)?;
         let remembered = store.remembered().map_err(unreadable)?;
-        let erases = store.erases().map_err(unreadable)?;
-        Ok(Recovered { path, store, log, lanes, windows, quarantine, remembered, erases, noted })
+        let erased = store.erased().map_err(unreadable)?;
+        Ok(Recovered { path, store, log, lanes, windows, quarantine, remembered, erased, noted })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is remembered of people: how the store keeps it, and how others read it.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -122,10 +123,24 @@ impl Store {
         })
     }
 
-    /// Whether it remembers that somebody was erased: erasures are the last of the ages.
-    pub(super) fn erases(&self) -> Result<bool, StoreError> {
-        let last = self.ages.tree.last()?;
-        Ok(last.is_some_and(|(age, _)| age.first() == Some(&(Kind::Erasure as u8))))
+    /// The newest seqs at the last erasure; `None` when nobody was erased, or that is forgotten. Erasures are the last of
+    /// the ages.
+    pub(super) fn erased(&self) -> Result<Option<BTreeMap<LaneId, u64>>, StoreError> {
+        let mut erased = None;
+        for item in self.ages.tree.iter().rev() {
+            let (age, value) = item?;
+            if age.first() != Some(&(Kind::Erasure as u8)) {
+                break;
+            }
+            let erased = erased.get_or_insert_with(BTreeMap::new);
+            let Some(key) = self.ages.read(&age, value)? else { continue };
+            let Some(stored) = self.identity(&String::from_utf8_lossy(&key))? else { continue };
+            for (lane, seq) in erasure::newest(&stored.json) {
+                let newest = erased.entry(lane).or_default();
+                *newest = seq.max(*newest);
+            }
+        }
+        Ok(erased)
     }
 
     /// Up to `limit` keys and contents of identities after the key `after`.

@@ -79,9 +79,19 @@ pub(super) struct Committer {
     checkpoint_waits: bool,
     /// Cursors have moved since it was last looked what can go.
     moved: bool,
+    erased: Erased,
     /// When what is behind is flushed.
     flush_due: Option<Instant>,
     ended: bool,
+}
+
+/// What must go from the log because people were erased.
+#[derive(Debug)]
+struct Erased {
+    /// The newest seqs at the last erasure: what was there is not kept once it is settled.
+    newest: BTreeMap<LaneId, u64>,
+    /// The segment under way must be able to go as well.
+    roll_due: bool,
 }
 
 impl Committer {
@@ -90,11 +100,12 @@ impl Committer {
         shared: Arc<Shared>,
         writer: Writer,
         keeper: Keeper,
-        (lanes, windows, quarantine_newest, remembered): (
+        (lanes, windows, quarantine_newest, remembered, erased): (
             Vec<LaneOnDisk>,
             Windows,
             u64,
             Remembered,
+            BTreeMap<LaneId, u64>,
         ),
     ) -> Committer {
         let lanes = lanes.into_iter().map(|disk| (disk.lane, Lane::new(disk))).collect();
@@ -111,7 +122,8 @@ impl Committer {
             since_checkpoint: 0,
             checkpoint_at: clock::now(),
             checkpoint_waits: false,
-            moved: false,
+            moved: !erased.is_empty(),
+            erased: Erased { newest: erased, roll_due: false },
             flush_due: None,
             ended: false,
         }
@@ -154,6 +166,11 @@ impl Committer {
         }
         let mut group = mem::take(&mut self.group);
         self.moved |= group.settled;
+        if written.is_ok() && group.erases {
+            let lanes = self.lanes.iter();
+            let newest = lanes.map(|(id, lane)| (*id, lane.disk.newest)).collect();
+            (self.erased, self.moved) = (Erased { newest, roll_due: true }, true);
+        }
         match written {
             Ok(()) => {
                 self.publish(&mut group);

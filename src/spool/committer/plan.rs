@@ -35,6 +35,8 @@ pub(super) struct Group {
     disk: Option<Result<(), AppendError>>,
     /// Whether it moves a cursor.
     pub(super) settled: bool,
+    /// Whether it erases somebody.
+    pub(super) erases: bool,
     /// What the answers wait for.
     pub(super) flush: Flush,
 }
@@ -136,6 +138,7 @@ impl Committer {
 
     fn take(&mut self, append: Append, receipt: &Receipt) {
         self.group.notes.extend(append.notes);
+        self.group.erases |= !append.erases.is_empty();
         let mut duplicates = receipt.duplicates.iter().peekable();
         for (index, item) in append.items.into_iter().enumerate() {
             if duplicates.next_if_eq(&&index).is_some() {

@@ -18,6 +18,11 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 impl Committer {
     /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither.
     pub(super) fn keep_up(&mut self) -> Result<(), StoreError> {
+        if self.erased.roll_due {
+            self.writer.sync().map_err(|error| failed("flush", &error))?;
+            // A full disk has no room for the next segment: then this one is ended later.
+            self.erased.roll_due = self.writer.roll(0).is_err();
+        }
         let settled = mem::take(&mut self.moved) || self.checkpoint_waits;
         let active = self.writer.active();
         if let Some(zeros) = self.writer.prepare() {
@@ -39,7 +44,10 @@ impl Committer {
                 // What is kept of an integration is shared by its lanes.
                 let lanes = lanes_of.get(lane.integration.as_str()).copied().unwrap_or(1);
                 let keep = self.shared.options.keep_delivered.div_ceil(lanes);
-                Seq(lane.tallies.cursor().0.saturating_sub(keep))
+                let cursor = lane.tallies.cursor().0;
+                let erased =
+                    self.erased.newest.get(&lane.lane).map_or(0, |newest| cursor.min(newest + 1));
+                Seq(cursor.saturating_sub(keep).max(erased))
             });
         }
         let due = due || !remove.is_empty();

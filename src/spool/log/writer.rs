@@ -106,7 +106,7 @@ impl Writer {
     /// Most of all a full disk: nothing was written, and the log is as good as before.
     pub(crate) fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         if self.end + bytes > SEGMENT_BYTES && self.end > SEGMENT_HEAD_BYTES as u64 {
-            self.roll()?;
+            self.roll(bytes)?;
         }
         self.active.allocate(self.end + bytes + SPARE_BYTES)
     }
@@ -174,15 +174,27 @@ impl Writer {
         }
     }
 
-    /// Ends the segment under way, and goes on in the next.
-    fn roll(&mut self) -> io::Result<()> {
+    /// Ends the segment under way, and goes on in the next, which has room for `bytes` and the reserve; one that holds nothing
+    /// is gone on with.
+    ///
+    /// # Errors
+    /// Final when what was written could not be flushed; else, most of all on a full disk, nothing has changed: the segment
+    /// under way keeps its reserve.
+    pub(crate) fn roll(&mut self, bytes: u64) -> io::Result<()> {
+        if self.end == SEGMENT_HEAD_BYTES as u64 {
+            return Ok(());
+        }
         self.sync()?;
         let number = self.active.head.number + 1;
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = match prepared.take() {
+        let mut next = match prepared.take() {
             Some(next) if next.head.number == number => next,
             _ => Segment::create(&self.log.directory, number, 0)?,
         };
+        if let Err(error) = next.allocate(SEGMENT_HEAD_BYTES as u64 + bytes + SPARE_BYTES) {
+            *prepared = Some(next);
+            return Err(error);
+        }
         kill_point::pass("rolling");
         self.active.cut(self.end)?;
         let meta = Meta { salt: next.head.salt, last_frame: self.written, ..Meta::default() };
