@@ -101,8 +101,9 @@ fn private(socket: &StdListener, path: &Path) -> anyhow::Result<()> {
     let metadata =
         fs::metadata(path).with_context(|| format!("look at the operators' socket {shown}"))?;
     let mode = metadata.permissions().mode() & 0o777;
+    let others = mode & 0o077;
     anyhow::ensure!(
-        mode & 0o077 == 0,
+        others == 0,
         "others may use the operators' socket {shown} (mode {mode:04o}): set SocketMode=0600 in its .socket unit, then restart that"
     );
     Ok(())
