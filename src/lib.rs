@@ -31,6 +31,7 @@
 //! |---|---|---|
 //! | [`ingest`] | shell | the producers' socket: bounded requests in, answers out |
 //! | [`socket`] | shell | Unix sockets: binding, connections and their limits, draining |
+//! | `write_limit` | shell | a stream whose peer must go on reading |
 //! | [`event`] | pure | what an event is: bytes → events, one result per event |
 //! | [`mapping`] | pure | what an event becomes: event + identity + rules → record bytes |
 //! | [`draft`] | pure | an integration as somebody writes it: settings in order, not checked |
@@ -67,6 +68,7 @@ mod readable;
 pub mod simulator;
 pub mod socket;
 pub mod spool;
+mod write_limit;
 
 /// Buffers of many sizes come and go with every request; this allocator keeps their pages at hand.
 #[global_allocator]

@@ -78,6 +78,8 @@ fn tcp_asks_for_a_write_key() {
             "{}",
             answer.head
         );
+        // Who shows no key holds no place among the connections.
+        assert!(answer.head.to_ascii_lowercase().contains("connection: close"), "{}", answer.head);
         assert!(answer.body.contains(r#""code":"unauthorized""#) && !answer.body.contains(KEY));
     }
     assert_eq!(ask(&address, "GET", "/health", "", b"").status, 401);

@@ -178,6 +178,12 @@ impl Debian {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Mode and owner.
+    fn stat(&self, path: &str) -> String {
+        let output = run(self.chroot("root:root").args(["stat", "-c", "%a %U:%G", path]));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     fn queued(&self) -> u64 {
         self.status()["integrations"][0]["lane"]["queued_records"].as_u64().unwrap()
     }
@@ -225,10 +231,12 @@ fn the_queue_survives_everything_but_a_purge() {
     }
     assert_eq!(daemon.stop().0, Some(0));
 
-    // What an operator wrote is neither replaced nor asked about.
+    // What an operator wrote is neither replaced nor asked about, nor is a mode that is stricter loosened.
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o400)).unwrap();
     let said = debian.install(&second);
     assert!(!said.contains("enable --now") && said.contains("0.2.0"), "{said}");
     assert!(fs::read_to_string(&config).unwrap().contains("[[integration]]\nname = \"shop\""));
+    assert_eq!(debian.stat("/etc/pillarbox/pillarbox.toml"), "400 pillarbox:root");
     let daemon = debian.start();
     assert_eq!(debian.queued(), 3);
     assert_eq!(daemon.stop().0, Some(0));
@@ -244,6 +252,9 @@ fn the_queue_survives_everything_but_a_purge() {
     assert_eq!(back.ids(), ["1", "2", "3"]);
     assert_eq!(daemon.stop().0, Some(0));
 
+    // An upgrade of a host that keeps its configuration elsewhere.
+    fs::remove_file(&config).unwrap();
+    debian.install(&second);
     debian.dpkg(&["--purge", "pillarbox"]);
     let left = run(Command::new("find").arg(debian.0.path()).args([
         "-name",
@@ -267,12 +278,13 @@ fn check_installed(debian: &Debian) {
     ] {
         assert!(debian.at(file).is_file(), "{file}");
     }
-    let stat = |path: &str| {
-        let output = run(debian.chroot("root:root").args(["stat", "-c", "%a %U:%G", path]));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    assert_eq!(stat("/etc/pillarbox/pillarbox.toml"), "640 root:pillarbox");
+    let stat = |path: &str| debian.stat(path);
+    assert_eq!(stat("/etc/pillarbox/pillarbox.toml"), "600 pillarbox:root");
     assert_eq!(stat("/etc/pillarbox/keys"), "700 root:root");
+    // A producer, who is in the daemon's group.
+    let mut read = debian.chroot("nobody:pillarbox");
+    let read = read.args(["cat", "/etc/pillarbox/pillarbox.toml"]).output().unwrap();
+    assert!(!read.status.success() && read.stdout.is_empty(), "{read:?}");
     let version = run(debian.chroot("pillarbox:pillarbox").args(["pillarbox", "--version"]));
     assert!(String::from_utf8(version.stdout).unwrap().starts_with("pillarbox "));
 }

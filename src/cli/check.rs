@@ -51,6 +51,7 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
         show::line(&config.effective());
     }
     let mut found = Found::default();
+    found.notes.extend(config::exposed(&source));
     let running = sockets(&config, &mut found).await;
     for address in config.ingest.listen.iter().filter(|address| !address.ip().is_loopback()) {
         found.notes.push(format!(

@@ -33,6 +33,9 @@ pub(super) async fn run(source: &Source) -> Result<(), Failure> {
         }
     };
     start_log(config.admin.log)?;
+    if let Some(exposed) = config::exposed(source) {
+        tracing::warn!(%exposed, "the configuration file is not private");
+    }
     daemon::run(config, source.clone(), handed).await?;
     Ok(())
 }

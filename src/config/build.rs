@@ -12,6 +12,7 @@ use secrecy::SecretString;
 
 use super::accounts;
 use super::document::{Document, Override};
+use super::exposure;
 use super::faults::{Collector, Faults};
 use super::section::Section;
 use super::{Admin, Config, Ingest, Integration, LogFormat, Origin, Source};
@@ -47,7 +48,7 @@ pub(super) fn build(
     let state_dir = path(&document.top, "state_dir", &mut faults);
     let spool = spool(&document.spool, &state_dir, &mut faults);
     let ingest = ingest(&document.ingest, &mut faults);
-    let admin = admin(&document.admin, &mut faults);
+    let admin = admin(&document.admin, source, &mut faults);
     if ingest.socket == admin.socket {
         let section = if document.admin.has("socket") { &document.admin } else { &document.ingest };
         let message = "`socket` of [admin] and of [ingest] must be two paths";
@@ -147,18 +148,22 @@ fn network(section: &Section, faults: &mut Collector<'_>) -> (Vec<SocketAddr>, W
     (addresses, WriteKeys::new(keys))
 }
 
-fn admin(section: &Section, faults: &mut Collector<'_>) -> Admin {
+fn admin(section: &Section, source: &Source, faults: &mut Collector<'_>) -> Admin {
     let log = match section.choice("log", faults).as_str() {
         "json" => LogFormat::Json,
         "journald" => LogFormat::Journald,
         _ => LogFormat::Text,
     };
-    let (console, console_token_file) = console(section, faults);
+    let (console, console_token_file) = console(section, source, faults);
     Admin { socket: socket(section, faults), console, console_token_file, log }
 }
 
 /// The console's address, which nobody else on the network may reach, and the file of its token.
-fn console(section: &Section, faults: &mut Collector<'_>) -> (Option<SocketAddr>, Option<PathBuf>) {
+fn console(
+    section: &Section,
+    source: &Source,
+    faults: &mut Collector<'_>,
+) -> (Option<SocketAddr>, Option<PathBuf>) {
     let text = section.text("console", faults);
     let address = text.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
     if !text.is_empty() && address.is_none() {
@@ -170,7 +175,7 @@ fn console(section: &Section, faults: &mut Collector<'_>) -> (Option<SocketAddr>
         return (address, None);
     }
     let file = path(section, "console_token_file", faults);
-    match read_secret(&file, "the token file", "console_token_file") {
+    match read_secret(&file, "the token file", "console_token_file", source) {
         Ok(token) if token.trim_end().len() < TOKEN_BYTES_MIN || !is_visible(token.trim_end()) => {
             let message = format!(
                 "the console's token must have at least {TOKEN_BYTES_MIN} visible ASCII characters, without spaces: openssl rand -hex 32"
@@ -236,7 +241,7 @@ pub(super) fn integration(
     };
     let events = section.events.clone();
     let consent = section.names("consent", faults);
-    let api_key = api_key(section, source.credentials.as_deref(), faults);
+    let api_key = api_key(section, source, faults);
     let endpoint = endpoint(section, faults);
     let way = super::way::way(section, endpoint.as_ref(), &source.environment, faults);
     let retry = retry(section, faults);
@@ -281,11 +286,7 @@ fn retry(section: &Section, faults: &mut Collector<'_>) -> RetryPolicy {
 }
 
 /// The API key, from exactly one of its three places. No message shows anything of it.
-fn api_key(
-    section: &Section,
-    credentials: Option<&Path>,
-    faults: &mut Collector<'_>,
-) -> Option<SecretString> {
+fn api_key(section: &Section, source: &Source, faults: &mut Collector<'_>) -> Option<SecretString> {
     let places = ["api_key", "api_key_file", "api_key_credential"];
     let given: Vec<&str> = places.into_iter().filter(|name| section.has(name)).collect();
     let [name] = given.as_slice() else {
@@ -303,8 +304,8 @@ fn api_key(
     let value = section.text(name, faults);
     let read = match *name {
         "api_key" => Ok(value),
-        "api_key_file" => read_secret(Path::new(&value), "the key file", "api_key_file"),
-        _ => read_credential(&value, credentials),
+        "api_key_file" => read_secret(Path::new(&value), "the key file", "api_key_file", source),
+        _ => read_credential(&value, source.credentials.as_deref()),
     };
     let key = match read {
         Ok(key) => key,
@@ -324,8 +325,9 @@ fn api_key(
     Some(SecretString::from(key.to_owned()))
 }
 
-/// Reads the file of a secret, which must be for the daemon alone: `what` it is, and the key that names it.
-fn read_secret(path: &Path, what: &str, key: &str) -> Result<String, String> {
+/// Reads the file of a secret, which must be for its owner alone: `what` it is, and the key that names it. The daemon's group is
+/// that of the producers, who must not read it either.
+fn read_secret(path: &Path, what: &str, key: &str, source: &Source) -> Result<String, String> {
     // A path that leads nowhere may be the secret itself, in the wrong place: it is not shown.
     let parent = path.parent().filter(|parent| parent.parent().is_some() && parent.is_dir());
     let shown = match parent {
@@ -334,9 +336,13 @@ fn read_secret(path: &Path, what: &str, key: &str) -> Result<String, String> {
     };
     let metadata =
         fs::metadata(path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
-    if metadata.permissions().mode() & 0o007 != 0 {
+    // Where the bits of a credential's group are set, they stand for an access list, in a folder for the service alone.
+    let open_to = if exposure::is_credential(path, source) { 0o007 } else { 0o077 };
+    if metadata.permissions().mode() & open_to != 0 {
         let path = path.display();
-        return Err(format!("everybody may use {what} {path}: chmod 600 {path}"));
+        return Err(format!(
+            "others than its owner may use {what} {path}: give it to the daemon's user, then chmod 600 {path}"
+        ));
     }
     read_bounded(path).map_err(|error| format!("{shown} {error}"))
 }

@@ -11,6 +11,7 @@ mod accounts;
 mod build;
 mod document;
 mod events;
+mod exposure;
 mod faults;
 pub mod keys;
 mod section;
@@ -247,6 +248,12 @@ fn parse_beside(
     let mut config = build::build(text, &overrides, &elsewhere, source, faults)?;
     stored::merge(&mut config, found, &overrides, source);
     Ok(config)
+}
+
+/// What an operator must be told when others than its owner can read the secrets that stand in the file; no secret is shown.
+#[must_use]
+pub fn exposed(source: &Source) -> Option<String> {
+    exposure::told(source)
 }
 
 /// The sockets of a configuration, for commands that only need to reach the daemon: works without the right to read the

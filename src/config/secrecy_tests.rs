@@ -109,7 +109,7 @@ fn a_file_or_credential_that_is_no_key_is_not_shown() {
         [&b"canary-key-0123456789 x"[..], b"canary-key-0123456789\xff", b"", longer.as_bytes()]
     {
         std::fs::write(&path, content).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         for line in
             [format!("api_key_file = {path:?}"), "api_key_credential = \"uk.key\"".to_owned()]
         {

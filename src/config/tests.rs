@@ -293,11 +293,32 @@ fn a_key_file_is_read_and_must_be_private() {
     let text = format!("[[integration]]\nname = \"uk\"\napi_key_file = {path:?}\n");
     assert!(built(&text).unwrap_err().to_string().contains("cannot be read"));
     std::fs::write(&path, format!("{CANARY}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let fault = built(&text).unwrap_err().to_string();
-    assert!(fault.contains("chmod 600") && !fault.contains(CANARY), "{fault}");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-    built(&text).unwrap();
+    let token = CANARY.repeat(2);
+    let token_path = directory.path().join("token");
+    std::fs::write(&token_path, &token).unwrap();
+    let token_text = format!("[admin]\nconsole_token_file = {token_path:?}\n");
+    let set = |mode| {
+        for path in [&path, &token_path] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    for mode in [0o644, 0o640, 0o660, 0o604] {
+        set(mode);
+        for text in [&text, &token_text] {
+            let fault = built(text).unwrap_err().to_string();
+            assert!(fault.contains("chmod 600") && !fault.contains(CANARY), "{mode:o}: {fault}");
+        }
+    }
+    // systemd's credentials are 0440 with an access list, and may be named as files as well.
+    let handed = Source { credentials: Some(directory.path().to_owned()), ..Source::default() };
+    set(0o440);
+    for text in [&text, &token_text] {
+        parse(Path::new("p.toml"), text, &handed).unwrap();
+    }
+    set(0o600);
+    for text in [&text, &token_text] {
+        built(text).unwrap();
+    }
     let credential = "[[integration]]\nname = \"uk\"\napi_key_credential = \"uk.key\"\n";
     let source = Source { credentials: Some(directory.path().to_owned()), ..Source::default() };
     parse(Path::new("p.toml"), credential, &source).unwrap();

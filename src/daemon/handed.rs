@@ -2,7 +2,12 @@
 //!
 //! systemd keeps its end of them: who connects while the daemon is stopped, killed or replaced waits in the backlog, and is
 //! served by the next one.
+//!
+//! Whoever reaches the operators' socket is an operator: one that lies elsewhere than configured, as when the names of two are
+//! exchanged, or that others than its owner may use, is not served.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 
@@ -53,8 +58,12 @@ impl Handed {
         self.listener(0, path)
     }
 
-    /// The operators' socket, likewise.
+    /// The operators' socket, likewise; an error when others could reach it.
     pub(super) fn admin(&mut self, path: &Path) -> Option<anyhow::Result<UnixListener>> {
+        let socket = self.0.get(1)?.as_ref()?;
+        if let Err(error) = private(socket, path) {
+            return Some(Err(error));
+        }
         self.listener(1, path)
     }
 
@@ -77,6 +86,27 @@ impl Handed {
             .with_context(|| format!("take over the socket {name:?} from systemd"));
         Some(listener)
     }
+}
+
+/// Checks that the operators' socket is the one at `path`, and for its owner alone.
+fn private(socket: &StdListener, path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let at = socket.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
+    if at.as_deref() != Some(path) {
+        let at = at.map_or("a socket without a path".to_owned(), |at| at.display().to_string());
+        anyhow::bail!(
+            "systemd hands over {at} as the operators' socket, and `admin.socket` is {shown}: make ListenStream= of the unit with FileDescriptorName=admin and `admin.socket` the same"
+        );
+    }
+    let metadata =
+        fs::metadata(path).with_context(|| format!("look at the operators' socket {shown}"))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    let others = mode & 0o077;
+    anyhow::ensure!(
+        others == 0,
+        "others may use the operators' socket {shown} (mode {mode:04o}): set SocketMode=0600 in its .socket unit, then restart that"
+    );
+    Ok(())
 }
 
 /// PURE. Which of [`NAMES`] each of `count` sockets is, by the value of `LISTEN_FDNAMES`.
@@ -108,6 +138,29 @@ fn places(names: Option<&str>, count: usize) -> Result<Vec<usize>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_operators_socket_is_the_configured_one_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let [ingest, admin] = ["ingest.sock", "admin.sock"].map(|name| folder.path().join(name));
+        for (bound, mode, expected) in [
+            (&admin, 0o600, ""),
+            (&admin, 0o660, "(mode 0660): set SocketMode=0600"),
+            (&admin, 0o602, "(mode 0602): set SocketMode=0600"),
+            // The names of the two are exchanged.
+            (&ingest, 0o660, "ingest.sock as the operators' socket"),
+            (&ingest, 0o600, "ingest.sock as the operators' socket"),
+        ] {
+            let socket = StdListener::bind(bound).unwrap();
+            fs::set_permissions(bound, fs::Permissions::from_mode(mode)).unwrap();
+            let mut handed = Handed([None, Some(socket)]);
+            let told = handed.admin(&admin).unwrap().err().map(|error| error.to_string());
+            assert_eq!(told.is_some(), !expected.is_empty(), "{bound:?} {mode:o}");
+            assert!(told.unwrap_or_default().contains(expected), "{bound:?} {mode:o}");
+            fs::remove_file(bound).unwrap();
+        }
+        assert!(Handed::default().admin(&admin).is_none());
+    }
 
     #[test]
     fn sockets_are_known_by_their_names() {

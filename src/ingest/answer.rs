@@ -128,12 +128,19 @@ impl Refusal {
         }
     }
 
-    /// Whether the connection must be closed: what is left of the request cannot be told from the next.
+    /// Whether the connection must be closed: what is left of the request cannot be told from the next, or whoever asks has
+    /// no business here and is not to hold a place.
     #[must_use]
     pub fn closes(&self) -> bool {
         matches!(
             self.code,
-            "too_large" | "timeout" | "forbidden" | "shutting_down" | "storage_failed"
+            "too_large"
+                | "timeout"
+                | "unauthorized"
+                | "cross_origin"
+                | "forbidden"
+                | "shutting_down"
+                | "storage_failed"
         )
     }
 

@@ -38,11 +38,13 @@ const OMETRIA_KEY: &str = "x-ometria-auth";
 /// Serves the producers of a Unix socket until `shutdown`, then lets their requests finish.
 pub async fn serve(listener: UnixListener, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let limits = service.connection_limits();
-    let answers = |stream: &UnixStream| {
-        let connection = Connection::open(&service, None, service.not_admitted(stream));
-        move |request| connection.answer(request)
+    let opened = |stream: &UnixStream| {
+        let stranger = service.not_admitted(stream);
+        let is_admitted = stranger.is_none();
+        let connection = Connection::open(&service, None, stranger);
+        socket::Opened { answer: move |request| connection.answer(request), is_admitted }
     };
-    socket::serve_each(listener, limits, shutdown, answers).await;
+    socket::serve_each(listener, limits, shutdown, opened).await;
 }
 
 /// The same over TCP, for producers that show one of `keys`.
@@ -53,11 +55,11 @@ pub async fn serve_network(
     shutdown: watch::Receiver<bool>,
 ) {
     let limits = service.connection_limits();
-    let answers = |_: &TcpStream| {
+    let opened = |_: &TcpStream| {
         let connection = Connection::open(&service, Some(keys.clone()), None);
-        move |request| connection.answer(request)
+        socket::Opened { answer: move |request| connection.answer(request), is_admitted: true }
     };
-    socket::serve_each(listener, limits, shutdown, answers).await;
+    socket::serve_each(listener, limits, shutdown, opened).await;
 }
 
 /// What answers one connection; counted as open until it is dropped.

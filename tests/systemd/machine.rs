@@ -89,6 +89,14 @@ impl Machine {
         }
         self.write("etc/pillarbox/keys/shop", key);
         self.configure(endpoint, "");
+        // As the package leaves it; what is written into it later changes nothing of that.
+        for arguments in [["chown", "pillarbox:root"], ["chmod", "600"]] {
+            let changed = self
+                .command(arguments[0])
+                .args([arguments[1], "/etc/pillarbox/pillarbox.toml"])
+                .status();
+            assert!(changed.unwrap().success(), "{arguments:?}");
+        }
         self.drop_in("test", DROP_IN);
     }
 
