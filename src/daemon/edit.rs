@@ -136,15 +136,34 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(EditError::Storage(error.to_string())))
 }
 
-/// Those that run on though their files are broken by now.
-pub(super) fn kept(running: &[Integration], set_aside: &[SetAside]) -> Vec<Integration> {
-    let broken = |known: &&Integration| {
+/// Those that run on though their files are broken by now, or cannot even be looked for: then all that `wanted` has none of
+/// their name of.
+pub(super) fn kept(running: &[Integration], wanted: &Config) -> Vec<Integration> {
+    let is_unknown = wanted.set_aside.iter().any(SetAside::is_whole_folder);
+    let goes_on = |known: &&Integration| {
+        let broken =
+            |aside: &SetAside| aside.name == known.name && matches!(aside.why, Why::Broken(_));
+        let is_replaced = || wanted.integrations.iter().any(|other| other.name == known.name);
         known.origin != config::Origin::File
-            && set_aside
-                .iter()
-                .any(|aside| aside.name == known.name && matches!(aside.why, Why::Broken(_)))
+            && (wanted.set_aside.iter().any(broken) || (is_unknown && !is_replaced()))
     };
-    running.iter().filter(broken).cloned().collect()
+    running.iter().filter(goes_on).cloned().collect()
+}
+
+/// Checks that what is stored could be looked for.
+///
+/// # Errors
+/// It could not: a start without any would take events for none of them.
+pub(super) fn ensure_found(set_aside: &[SetAside]) -> anyhow::Result<()> {
+    for SetAside { path, why, .. } in set_aside.iter().filter(|aside| aside.is_whole_folder()) {
+        if let Why::Broken(faults) = why {
+            anyhow::bail!(
+                "look for stored integrations: {faults}: see to {}, then start it again; it does not start without those in it",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Tells the log what is stored and not in force.
@@ -154,6 +173,9 @@ pub(super) fn tell_set_aside(set_aside: &[SetAside]) {
         match why {
             Why::Overruled => {
                 tracing::warn!(integration = name, %path, "a stored integration is overruled: the configuration file has one of its name");
+            }
+            Why::Broken(faults) if name.is_empty() => {
+                tracing::error!(%path, %faults, "the folder of the stored integrations cannot be read: those that run go on as they are. See to it, then reload");
             }
             Why::Broken(faults) => {
                 tracing::error!(integration = name, %path, %faults, "a stored integration has faults: its file is not read, and it is not delivered unless it ran before. Save it anew, or mend the file and reload");

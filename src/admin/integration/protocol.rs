@@ -52,6 +52,12 @@ impl Configured {
             )),
             Standing::Broken => {
                 let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+                if name.is_empty() {
+                    return Some(format!(
+                        "the folder {path} cannot be read, and those that ran go on with what they ran with before: see to it and reload: {}",
+                        faults.join("; ")
+                    ));
+                }
                 let fate = if self.settings.is_empty() {
                     "it is not delivered"
                 } else {

@@ -18,6 +18,8 @@
 //!   nobody may be at hand on an edge host, and a daemon that stays down takes the events of no integration. What comes in
 //!   meanwhile is not mapped for the broken one; its queue stays. An integration that runs already goes on with what it runs
 //!   with when a reload finds its file broken.
+//! - When the folder itself cannot be read, nobody knows what is stored: a reload keeps every one that runs, and a start fails, to
+//!   be tried again.
 //! - Every file is 0600 and its folder 0700: the API key lies in it. Nothing here tells it (Promise 8).
 
 mod draft;
@@ -51,6 +53,14 @@ pub struct SetAside {
     pub path: PathBuf,
     /// Why.
     pub why: Why,
+}
+
+impl SetAside {
+    /// Whether it stands for all that may be stored: their folder cannot be read.
+    #[must_use]
+    pub fn is_whole_folder(&self) -> bool {
+        self.name.is_empty()
+    }
 }
 
 /// Why a stored integration is not in force.

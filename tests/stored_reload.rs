@@ -1,0 +1,117 @@
+//! Stored integrations when something changes around them: the configuration file, their folder, overrides, another editor.
+//! None of it takes one out of service, or sends its records elsewhere, without a word.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use support::{Answer, Host, Producer, Upstream, event, wait_until};
+
+const KEY: &str = "canary-key-0123456789";
+
+/// A host whose configuration file has no integration, and `state_dir` as given.
+fn configure(host: &Host, state_dir: &str, more: &str) {
+    let at = host.folder.path().display();
+    let text = format!(
+        "state_dir = \"{at}/{state_dir}\"\n[ingest]\nsocket = \"{at}/ingest.sock\"\n[admin]\nsocket = \"{at}/admin.sock\"\n[spool]\nmin_free_disk = \"0B\"\n{more}"
+    );
+    std::fs::write(host.config(), text).unwrap();
+}
+
+fn host() -> Host {
+    let host = Host { folder: tempfile::tempdir().unwrap() };
+    configure(&host, "state", "");
+    host
+}
+
+fn integrations(host: &Host) -> PathBuf {
+    host.folder.path().join("state/integrations")
+}
+
+/// One request to the admin socket, with more header lines.
+fn ask(host: &Host, method: &str, path: &str, more: &str, body: &Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let mut admin = Producer::connect(&host.folder.path().join("admin.sock"));
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {length}\r\n\r\n");
+    admin.raw(head.as_bytes(), body.as_bytes()).unwrap()
+}
+
+fn ok(host: &Host, method: &str, path: &str, body: &Value) -> Value {
+    let answer = ask(host, method, path, "", body);
+    assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+    answer.json()
+}
+
+fn draft(endpoint: &str) -> Value {
+    json!({"api_key": KEY, "endpoint": endpoint, "linger": "10ms"})
+}
+
+fn send(host: &Host, id: &str) {
+    let answer = Producer::connect(&host.ingest()).post("/v1/track", &event(id));
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn another_state_dir_waits_for_the_next_start_and_takes_nothing_out_of_service() {
+    let upstream = Upstream::start(Some(KEY), &[]);
+    let host = host();
+    let daemon = host.start();
+    ok(&host, "PUT", "/v1/integrations/uk", &draft(&upstream.url));
+    configure(&host, "other", "");
+    let told = ok(&host, "POST", "/v1/reload", &json!({}));
+    assert_eq!((&told["needs_restart"][0], &told["removed"]), (&json!("state_dir"), &json!([])));
+    send(&host, "a");
+    wait_until("the delivery", || upstream.ids() == ["a"]);
+    // What is stored later is stored where the daemon runs.
+    ok(&host, "PUT", "/v1/integrations/de", &draft(&upstream.url));
+    assert!(integrations(&host).join("de.toml").exists());
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_stops_a_start_and_nothing_that_runs() {
+    let upstream = Upstream::start(Some(KEY), &[]);
+    let host = host();
+    let daemon = host.start();
+    for name in ["uk", "de"] {
+        ok(&host, "PUT", &format!("/v1/integrations/{name}"), &draft(&upstream.url));
+    }
+    let (folder, away) = (integrations(&host), host.folder.path().join("away"));
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::write(&folder, "no folder").unwrap();
+    // The file has one of their names by now: that one is the file's.
+    let endpoint = &upstream.url;
+    let in_the_file = format!(
+        "[[integration]]\nname = \"de\"\napi_key = \"{KEY}\"\nendpoint = \"{endpoint}\"\nlinger = \"10ms\"\n"
+    );
+    configure(&host, "state", &in_the_file);
+    let told = ok(&host, "POST", "/v1/reload", &json!({}));
+    assert_eq!(told["removed"], json!([]), "{told}");
+    let aside = told["set_aside"][0].as_str().unwrap();
+    assert!(aside.contains("integrations cannot be read, and those that ran go on"), "{aside}");
+    send(&host, "a");
+    wait_until("a delivery for each", || upstream.ids() == ["a", "a"]);
+    let (code, _, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("ERROR the folder of the stored integrations cannot be read"), "{log}");
+
+    // Also with an override for one that is stored, which is none of an unknown integration then.
+    let command = host.command(&["--set", "integration.uk.batch=7"]);
+    let (code, log) = Host::try_start_as(command).err().expect("it must not start");
+    assert_eq!(code, Some(1), "to be tried again: {log}");
+    assert!(
+        log.contains("look for stored integrations") && log.contains("start it again"),
+        "{log}"
+    );
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    let daemon = host.start();
+    send(&host, "b");
+    wait_until("a delivery for each", || upstream.ids() == ["a", "a", "b", "b"]);
+    assert_eq!(daemon.stop().0, Some(0));
+}
