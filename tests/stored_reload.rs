@@ -115,3 +115,25 @@ fn a_folder_that_cannot_be_read_stops_a_start_and_nothing_that_runs() {
     wait_until("a delivery for each", || upstream.ids() == ["a", "a", "b", "b"]);
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+#[test]
+fn what_is_saved_goes_where_an_override_leads() {
+    let (elsewhere, upstream) = (Upstream::start(Some(KEY), &[]), Upstream::start(Some(KEY), &[]));
+    let host = host();
+    let daemon = host.start();
+    ok(&host, "PUT", "/v1/integrations/uk", &draft(&elsewhere.url));
+    assert_eq!(daemon.stop().0, Some(0));
+    let set = format!("integration.uk.endpoint={}", upstream.url);
+    let daemon = Host::start_as(host.command(&["--set", &set]));
+    let mut changed = draft(&elsewhere.url);
+    changed["linger"] = json!("20ms");
+    let tested = json!({"draft": {"name": "uk", "endpoint": elsewhere.url, "linger": "20ms"}});
+    let told = ok(&host, "POST", "/v1/test-delivery", &tested);
+    assert_eq!(told["outcome"], "delivered", "{told}");
+    let saved = ok(&host, "PUT", "/v1/integrations/uk", &changed);
+    assert_eq!(saved["reloaded"]["changed"], json!(["uk"]));
+    send(&host, "a");
+    wait_until("the delivery", || upstream.ids().len() == 2 && upstream.ids()[1] == "a");
+    assert_eq!(elsewhere.handle.pushes().len(), 0, "the key went elsewhere");
+    assert_eq!(daemon.stop().0, Some(0));
+}

@@ -86,7 +86,7 @@ pub enum For {
 /// A draft that has been found good.
 #[derive(Debug)]
 pub struct Ready {
-    /// What it says.
+    /// What is in force with it: what it says, with the overrides of the daemon.
     pub integration: Integration,
     /// Its file.
     pub path: PathBuf,
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Checks a draft as a stored file is checked. `name`: what it is to be called; `None`: what it says itself. Reads files,
+/// Checks a draft as a stored file is checked: by itself, then with the overrides of `source` that are for it. `name`: what it is to be called; `None`: what it says itself. Reads files,
 /// and changes none.
 ///
 /// # Errors
@@ -157,6 +157,10 @@ pub fn check(
     }
     match read {
         Some(integration) if faults.is_empty() => {
+            // A mapping that is tried out is that of the draft; what nobody has named, nobody overrides.
+            let is_named = purpose != For::Mapping && name != UNNAMED;
+            let overridden = is_named.then(|| overridden(&name, &path, &written.text, source));
+            let integration = overridden.transpose()?.flatten().unwrap_or(integration);
             Ok(Ready { integration, path, text: Secret(written.text) })
         }
         _ => {
@@ -164,6 +168,29 @@ pub fn check(
             Err(Faults(faults.into_iter().map(fault).collect()))
         }
     }
+}
+
+/// What a stored file that has been found good comes to with the overrides of `source`, as [`merge`] reads it at the next
+/// reload; `None` when there are none for it.
+///
+/// # Errors
+/// The faults of the overrides, which would set it aside.
+fn overridden(
+    name: &str,
+    path: &Path,
+    text: &str,
+    source: &Source,
+) -> Result<Option<Integration>, Faults> {
+    // What is wrong with others is told by a reload.
+    let all = super::overrides(source, &mut Collector::new(path, text));
+    let overrides: Vec<&Override> = all.iter().filter(|change| change.is_for(name)).collect();
+    if overrides.is_empty() {
+        return Ok(None);
+    }
+    let mut faults = Collector::new(path, text);
+    let read = read_one(name, path, text, &overrides, source, &mut faults);
+    faults.finish()?;
+    Ok(read)
 }
 
 /// The stored file of `name`, when there is one, broken or not.

@@ -170,6 +170,36 @@ fn overrides_reach_stored_integrations_too() {
 }
 
 #[test]
+fn what_is_saved_or_sent_from_is_what_a_reload_finds() {
+    let host = Host::new("");
+    let draft = format!(r#"{{"name":"de-shop","api_key":"{CANARY}","endpoint":"https://draft/"}}"#);
+    for (set, purpose, expected) in [
+        (&[][..], For::Saving, Ok("https://draft/")),
+        (&["integration.fr.endpoint=https://set/"], For::Saving, Ok("https://draft/")),
+        (&["integration.de-shop.endpoint=https://set/"], For::Saving, Ok("https://set/")),
+        (&["integration.DE_SHOP.endpoint=https://set/"], For::Push, Ok("https://set/")),
+        (&["integration.de-shop.endpoint=https://set/"], For::Mapping, Ok("https://draft/")),
+        (&["integration.de-shop.batch=0"], For::Saving, Err("--set integration.de-shop.batch")),
+    ] {
+        let given = serde_json::from_str(&draft).unwrap();
+        let source = host.source(set);
+        let ready = check(&source, host.folder.path(), Some("de-shop"), given, purpose);
+        let found = ready.as_ref().map(|ready| ready.integration.forward.endpoint.to_string());
+        let found = found.map_err(|faults| faults.0[0].place.clone());
+        assert_eq!(found.as_deref().map_err(String::as_str), expected, "{set:?} {purpose:?}");
+        if let (Ok(ready), For::Saving) = (ready, purpose) {
+            host.store("de-shop", &ready.text.0);
+            if set.iter().any(|set| set.contains(".fr.")) {
+                continue; // the whole configuration is at fault
+            }
+            let config = load(&source, None).unwrap();
+            assert_eq!(config.integrations, [ready.integration], "{set:?}");
+            assert!(ready.text.0.contains("https://draft/"), "an override is not stored");
+        }
+    }
+}
+
+#[test]
 fn a_draft_is_checked_as_the_file_is_and_each_fault_names_its_setting() {
     let host = Host::new("");
     for (draft, expected) in [
