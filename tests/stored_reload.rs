@@ -137,3 +137,54 @@ fn what_is_saved_goes_where_an_override_leads() {
     assert_eq!(elsewhere.handle.pushes().len(), 0, "the key went elsewhere");
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+#[test]
+fn the_later_of_two_editors_undoes_nothing_without_knowing() {
+    let upstream = Upstream::start(Some(KEY), &[]);
+    let host = host();
+    let daemon = host.start();
+    let path = "/v1/integrations/uk";
+    let of = |batch: u32| {
+        let mut draft = draft(&upstream.url);
+        draft["batch"] = json!(batch);
+        draft
+    };
+    let put = |condition: &str, batch: u32| {
+        let answer = ask(&host, "PUT", path, condition, &of(batch));
+        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let (saved, changed) = ((200, String::new()), (409, "changed_meanwhile".to_owned()));
+    let invalid = (400, "invalid_request".to_owned());
+    let batch = || ok(&host, "GET", path, &Value::Null)["settings"]["batch"].as_u64().unwrap();
+    let version = || {
+        let answer = ask(&host, "GET", path, "", &Value::Null);
+        let version = answer.json()["version"].as_str().unwrap().to_owned();
+        assert!(answer.head.contains(&format!("etag: \"{version}\"")), "{answer:?}");
+        format!("If-Match: \"{version}\"\r\n")
+    };
+    let new = "If-None-Match: *\r\n";
+    assert_eq!(put("If-Match: \"0123\"\r\n", 1), changed, "it is not there");
+    assert_eq!(put(new, 1), saved);
+    assert_eq!((put(new, 2), batch()), (changed.clone(), 1));
+    let seen = version();
+    assert_eq!((put(&seen, 3), batch()), (saved.clone(), 3));
+    assert_eq!((put(&seen, 4), batch()), (changed.clone(), 3), "the second editor");
+    assert_eq!((put("", 5), batch()), (saved.clone(), 5), "the last writer wins");
+    for unclear in
+        ["If-Match: *\r\n", "If-Match: 12\r\n", "If-Match: \"\"\r\n", "If-None-Match: \"1\"\r\n"]
+    {
+        assert_eq!(put(unclear, 6), invalid, "{unclear}");
+    }
+    // A restart changes no version, an edited file does.
+    let seen = version();
+    assert_eq!(daemon.stop().0, Some(0));
+    let daemon = host.start();
+    assert_eq!(version(), seen);
+    let file = integrations(&host).join("uk.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("batch = 5", "batch = 7")).unwrap();
+    assert_eq!((put(&seen, 8), batch()), (changed, 5));
+    ok(&host, "POST", "/v1/reload", &json!({}));
+    assert_eq!((put(&version(), 8), batch()), (saved, 8));
+    assert_eq!(daemon.stop().0, Some(0));
+}

@@ -89,7 +89,7 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
 
 /// Tells of stored integrations that are not in force.
 fn set_aside(config: &Config, found: &mut Found) {
-    for SetAside { name, path, why } in &config.set_aside {
+    for SetAside { name, path, why, .. } in &config.set_aside {
         match why {
             Why::Overruled => found.notes.push(format!(
                 "integration {name:?}: what is stored in {} is overruled by the configuration file: `pillarbox integration remove {name}` removes it",

@@ -149,6 +149,8 @@ pub enum Origin {
         path: PathBuf,
         /// What it says, but its secrets.
         given: Draft,
+        /// See [`stored::version`].
+        version: String,
     },
 }
 

@@ -11,7 +11,7 @@ use crate::admin::integration::protocol::{
     Configured, DraftFault, Integrations, KeyState, Origin, Saved, Standing,
 };
 use crate::admin::protocol::Reloaded;
-use crate::admin::{Candidate, Drafts, EditError, Purpose};
+use crate::admin::{Candidate, Drafts, EditError, Expected, Purpose};
 use crate::config::stored::{self, For, Ready};
 use crate::config::{self, Config, Faults, Integration, SetAside, Source, Why};
 use crate::draft::Draft;
@@ -48,15 +48,25 @@ impl Daemon {
     ///
     /// # Errors
     /// Nothing has changed.
-    pub(super) async fn save(&mut self, name: String, draft: Draft) -> Result<Saved, EditError> {
+    pub(super) async fn save(
+        &mut self,
+        name: String,
+        draft: Draft,
+        expected: Expected,
+    ) -> Result<Saved, EditError> {
         if self.in_the_file(&name) {
             return Err(self.refused(name));
         }
         let (source, state_dir) = (self.source.clone(), self.config.state_dir.clone());
         let (stored, before) = blocking(move || {
+            let path = stored::find(&state_dir, &name);
+            let before = path.map_or(Ok(None), |path| stored::held(&path));
+            let before = before.map_err(EditError::Storage)?;
+            if !expected.is_met_by(before.as_deref().map(stored::version).as_deref()) {
+                return Err(EditError::ChangedMeanwhile(name));
+            }
             let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
             let ready = checked.map_err(|faults| faulty(&faults))?;
-            let before = stored::bytes(&ready.path);
             stored::replace(&ready.path, ready.text.0.as_bytes()).map_err(EditError::Storage)?;
             Ok((ready, before))
         })
@@ -168,7 +178,7 @@ pub(super) fn ensure_found(set_aside: &[SetAside]) -> anyhow::Result<()> {
 
 /// Tells the log what is stored and not in force.
 pub(super) fn tell_set_aside(set_aside: &[SetAside]) {
-    for SetAside { name, path, why } in set_aside {
+    for SetAside { name, path, why, .. } in set_aside {
         let path = path.display();
         match why {
             Why::Overruled => {
@@ -194,7 +204,7 @@ pub(super) fn configured(config: &Config, file: &Path) -> Integrations {
     };
     let in_force = config.integrations.iter().filter(|known| !is_broken(known));
     let in_force = in_force.map(|known| shown(known, file));
-    let set_aside = config.set_aside.iter().map(|SetAside { name, path, why }| {
+    let set_aside = config.set_aside.iter().map(|SetAside { name, path, version, why }| {
         let running = config.integrations.iter().find(|known| known.name == *name);
         let running = running.filter(|known| known.origin != config::Origin::File);
         let origin = Origin::Stored { path: path.display().to_string() };
@@ -206,16 +216,20 @@ pub(super) fn configured(config: &Config, file: &Path) -> Integrations {
             Some(running) => (running.settings(), KeyState::Set),
             None => (Draft::default(), KeyState::NotSet),
         };
-        Configured { name: name.clone(), origin, standing, key, settings, given: None, faults }
+        let (name, version) = (name.clone(), version.clone());
+        Configured { name, origin, standing, key, settings, given: None, version, faults }
     });
     Integrations { integrations: in_force.chain(set_aside).collect() }
 }
 
 fn shown(integration: &Integration, file: &Path) -> Configured {
-    let (origin, given) = match &integration.origin {
-        config::Origin::File => (Origin::File { path: file.display().to_string() }, None),
-        config::Origin::Stored { path, given } => {
-            (Origin::Stored { path: path.display().to_string() }, Some(given.clone()))
+    let (origin, given, version) = match &integration.origin {
+        config::Origin::File => {
+            (Origin::File { path: file.display().to_string() }, None, String::new())
+        }
+        config::Origin::Stored { path, given, version } => {
+            let origin = Origin::Stored { path: path.display().to_string() };
+            (origin, Some(given.clone()), version.clone())
         }
     };
     Configured {
@@ -225,6 +239,7 @@ fn shown(integration: &Integration, file: &Path) -> Configured {
         key: KeyState::Set,
         settings: integration.settings(),
         given,
+        version,
         faults: Vec::new(),
     }
 }

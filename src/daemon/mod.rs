@@ -208,7 +208,9 @@ impl Daemon {
     async fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Reload(reply) => drop(reply.send(self.reload().await)),
-            Ask::Save { name, draft, reply } => drop(reply.send(self.save(name, draft).await)),
+            Ask::Save { name, draft, expected, reply } => {
+                drop(reply.send(self.save(name, draft, expected).await));
+            }
             Ask::Remove { name, reply } => drop(reply.send(self.remove(name).await)),
         }
     }

@@ -71,10 +71,25 @@ pub(super) fn text(state_dir: &Path, name: &str) -> Option<String> {
     one(&path(state_dir, name)).text.ok()
 }
 
-/// The bytes of the file at `path`, to be put back when what takes its place will not do.
+/// The bytes of the file at `path`, to be put back when what takes its place will not do; `None` when there is none.
+///
+/// # Errors
+/// In words for an operator: there is one, and what it holds is not known.
+pub fn held(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        Ok(_) => read_file(path, FILE_BYTES_MAX, "an integration").map(Some).map_err(|why| {
+            format!("{} {why}: move it away, or remove the integration first", path.display())
+        }),
+    }
+}
+
+/// What tells the content of a stored file from any other: 128 bits of its SHA-256, in hexadecimal digits.
 #[must_use]
-pub fn bytes(path: &Path) -> Option<Vec<u8>> {
-    read_file(path, FILE_BYTES_MAX, "an integration").ok()
+pub fn version(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How many there are.

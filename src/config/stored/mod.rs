@@ -31,7 +31,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::files::{Found, all};
-pub use self::files::{bytes, remove, replace, sweep};
+pub use self::files::{held, remove, replace, sweep, version};
 
 use super::build;
 use super::document::{Document, Override};
@@ -51,6 +51,8 @@ pub struct SetAside {
     pub name: String,
     /// Its file.
     pub path: PathBuf,
+    /// See [`version`]; empty when it cannot be read.
+    pub version: String,
     /// Why.
     pub why: Why,
 }
@@ -208,13 +210,15 @@ pub(super) fn merge(
     source: &Source,
 ) {
     for Found { name, path, text } in found {
+        let version = text.as_ref().map(|text| version(text.as_bytes())).unwrap_or_default();
         let broken = |path: PathBuf, faults: Faults| SetAside {
             name: name.clone(),
             path,
+            version: version.clone(),
             why: Why::Broken(faults),
         };
         if config.integrations.iter().any(|known| known.name == name) {
-            config.set_aside.push(SetAside { name, path, why: Why::Overruled });
+            config.set_aside.push(SetAside { name, path, version, why: Why::Overruled });
             continue;
         }
         let text = match text {
@@ -264,7 +268,8 @@ fn read_one(
         faults.add(&section.place_of("name"), message);
     }
     let given = edit::presentable(draft::read(text, None).unwrap_or_default());
-    Some(Integration { origin: Origin::Stored { path: path.to_owned(), given }, ..read })
+    let version = version(text.as_bytes());
+    Some(Integration { origin: Origin::Stored { path: path.to_owned(), given, version }, ..read })
 }
 
 /// The integration of `file`, whose content is `text`, as a draft: the only one in it, or the one called `name`.
