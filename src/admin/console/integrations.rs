@@ -260,8 +260,12 @@ struct Filled {
     draft: Draft,
 }
 
-fn filled(console: &Console, form: &Form) -> Filled {
-    let mut fields = Fields::of_form(form);
+/// What was filled in.
+///
+/// # Errors
+/// As [`Fields::of_form`]: the form is not shown again then, for a part of it would be saved as the whole.
+fn filled(console: &Console, form: &Form) -> Result<Filled, String> {
+    let mut fields = Fields::of_form(form)?;
     let kind = if form.text("of_file").is_some() { "file" } else { "stored" };
     let known = form.text("known").and_then(|name| known(console, kind, name));
     // One that is gone by now keeps its name.
@@ -273,7 +277,7 @@ fn filled(console: &Console, form: &Form) -> Filled {
     if !fields.name.is_empty() {
         draft.set_first("name", fields.name.as_str().into());
     }
-    Filled { fields, known, given, draft }
+    Ok(Filled { fields, known, given, draft })
 }
 
 fn version(form: &Form) -> &str {
@@ -307,7 +311,12 @@ impl Filled {
 /// A preview or a test delivery of what is filled in, or one more row to fill in. As a part of the page where the script asks.
 async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     let form = &asked.form;
-    let mut filled = filled(console, form);
+    let mut filled = match filled(console, form) {
+        Err(fault) if form.text("part").is_some() => {
+            return Ok(answer::page(&tried::previewed(console, Err(fault)).await));
+        }
+        filled => filled.map_err(not_saved)?,
+    };
     let tried = if form.text("do") == Some("test") {
         let event = sample(form.raw("sample").unwrap_or_default());
         let in_file = filled.known.as_ref().filter(|known| !known.origin.is_stored());
@@ -323,7 +332,7 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     } else {
         let status = console.service.status().await?;
         let given = filled.given.clone();
-        let again = self::filled(console, form);
+        let again = self::filled(console, form).map_err(not_saved)?;
         tried::previewed(console, again.page(console, &status, asked).asked(&given)).await
     };
     if form.text("part").is_some() {
@@ -333,6 +342,10 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     let status = console.service.status().await?;
     let page = filled.page(console, &status, asked);
     Ok(answer::page(&Page { tried: Some(tried), ..page }))
+}
+
+fn not_saved(fault: String) -> Refused {
+    Refused::Bad(format!("Nothing was saved: {fault}."))
 }
 
 /// Adds what a button asked for: `event`, `property-N` or `value-N` of the event N.
@@ -352,7 +365,7 @@ fn add_row(fields: &mut Fields, what: &str) {
 }
 
 async fn save(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
-    let filled = filled(console, &asked.form);
+    let filled = filled(console, &asked.form).map_err(not_saved)?;
     let name = filled.fields.name.clone();
     let is_taken = asked.form.text("known").is_none()
         && console.service.configured().integrations.iter().any(|known| known.name == name);
