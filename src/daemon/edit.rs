@@ -67,7 +67,8 @@ impl Daemon {
             }
             let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
             let ready = checked.map_err(|faults| faulty(&faults))?;
-            stored::replace(&ready.path, ready.text.0.as_bytes()).map_err(EditError::Storage)?;
+            let replaced = stored::replace(&ready.path, ready.text.0.as_bytes());
+            replaced.map_err(|error| as_it_was(&ready.path, before.as_deref(), error))?;
             Ok((ready, before))
         })
         .await?;
@@ -90,10 +91,8 @@ impl Daemon {
             }
             Err(reason) => {
                 tracing::error!(integration = name, %reason, "a stored integration cannot be delivered: it is as it was");
-                let put_back = move || match before {
-                    Some(before) => stored::replace(&path, &before).map_err(EditError::Storage),
-                    None => stored::remove(&path).map_err(EditError::Storage),
-                };
+                let put_back =
+                    move || stored::put_back(&path, before.as_deref()).map_err(EditError::Storage);
                 blocking(put_back).await?;
                 Err(EditError::NotApplied(reason))
             }
@@ -109,7 +108,15 @@ impl Daemon {
             let unknown = !self.in_the_file(&name);
             return Err(if unknown { EditError::Unknown(name) } else { self.refused(name) });
         };
-        blocking(move || stored::remove(&path).map_err(EditError::Storage)).await?;
+        blocking(move || {
+            // What cannot be read can still be removed, but not be put back.
+            let before = stored::held(&path);
+            stored::remove(&path).map_err(|error| match before {
+                Ok(before) => as_it_was(&path, before.as_deref(), error),
+                Err(_) => EditError::Storage(error),
+            })
+        })
+        .await?;
         let is_it =
             |known: &Integration| known.name == name && known.origin != config::Origin::File;
         let wanted = self.config.integrations.iter().filter(|known| !is_it(known)).cloned();
@@ -137,6 +144,16 @@ impl Daemon {
     fn refused(&self, name: String) -> EditError {
         EditError::InFile { name, path: self.source.file().display().to_string() }
     }
+}
+
+/// Puts back what a file held before a change of it failed with `error`, and tells of both.
+fn as_it_was(path: &Path, before: Option<&[u8]>, error: String) -> EditError {
+    EditError::Storage(match stored::put_back(path, before) {
+        Ok(()) => error,
+        Err(other) => format!(
+            "{error}; what was stored before could not be put back ({other}): the change takes effect at the next reload"
+        ),
+    })
 }
 
 async fn blocking<T: Send + 'static>(

@@ -85,6 +85,24 @@ pub fn held(path: &Path) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
+/// Brings the file at `path` back to what it held `before`, when a change failed half way or will not do; does nothing where it
+/// holds that.
+///
+/// # Errors
+/// In words for an operator: it holds something else.
+pub fn put_back(path: &Path, before: Option<&[u8]>) -> Result<(), String> {
+    let is_back = || held(path).is_ok_and(|now| now.as_deref() == before);
+    if is_back() {
+        return Ok(());
+    }
+    let done = match before {
+        Some(before) => replace(path, before),
+        None => remove(path),
+    };
+    // The directory's fsync may fail again, after the rename.
+    done.or_else(|error| if is_back() { Ok(()) } else { Err(error) })
+}
+
 /// What tells the content of a stored file from any other: 128 bits of its SHA-256, in hexadecimal digits.
 #[must_use]
 pub fn version(bytes: &[u8]) -> String {
@@ -100,7 +118,7 @@ pub(super) fn count(state_dir: &Path) -> usize {
 /// Puts `bytes` in the place of the file at `path`, durably, and makes its folder.
 ///
 /// # Errors
-/// In words for an operator: the file holds what it held.
+/// In words for an operator: the file holds what it held, or the new bytes, which a power cut may undo: see [`put_back`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
     make_folder(path).map_err(|error| {
         format!("make the folder of {}: {error}: see to the state directory", path.display())

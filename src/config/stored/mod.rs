@@ -31,7 +31,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::files::{Found, all};
-pub use self::files::{held, remove, replace, sweep, version};
+pub use self::files::{held, put_back, remove, replace, sweep, version};
 
 use super::build;
 use super::document::{Document, Override};
