@@ -26,7 +26,7 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fai
 /// `point`: where the process may be killed in between.
 ///
 /// # Errors
-/// The file then holds the old bytes or the new ones.
+/// The file then holds the old bytes, or the new ones where only the directory's fsync failed.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32, point: &str) -> Result<(), Failed> {
     let beside = path.with_extension(UNFINISHED);
     let mut options = File::options();
@@ -41,7 +41,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32, point: &str) -> Resu
 /// Removes the file at `path`, durably.
 ///
 /// # Errors
-/// It is there, or will be again after a power cut.
+/// It is there, or is gone and may be there again after a power cut.
 pub(crate) fn remove(path: &Path) -> Result<(), Failed> {
     fs::remove_file(path).map_err(failed("remove", path))?;
     sync_parent(path)

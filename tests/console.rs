@@ -399,6 +399,23 @@ fn an_integration_is_made_without_a_script() {
             .body
             .contains("is saved, and in force")
     );
+    // Of two who opened the same form, the later one is told, and told again, until the form is opened anew.
+    let page = visitor.get("/integrations/stored/de").body;
+    let version = page.split("name=\"version\" value=\"").nth(1).unwrap();
+    let version = version.split('"').next().unwrap();
+    let save = |batch| {
+        let more = [("known", "de"), ("version", version), ("batch", batch)];
+        visitor.post("/integrations/save", &with("", &more))
+    };
+    assert!(visitor.follow(&save("7")).body.contains("is saved, and in force"));
+    let later = save("8");
+    assert!(later.status == 422 && later.body.contains("changed, added or removed meanwhile"));
+    assert!(
+        later.body.contains(&format!("name=\"version\" value=\"{version}\"")),
+        "{}",
+        later.body
+    );
+    assert!(visitor.get("/integrations/stored/de").body.contains("name=\"batch\" value=\"7\""));
     let asked = visitor.post("/integrations/remove", &[("known", "de")]);
     assert!(asked.status == 200 && asked.body.contains("Remove de?"), "{}", asked.body);
     let removed = visitor.post("/integrations/remove", &[("known", "de"), ("confirmed", "true")]);

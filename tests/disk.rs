@@ -291,3 +291,39 @@ fn an_error_of_an_open_or_a_rename_ends_the_start_and_harms_nothing() {
     assert_delivered(&upstream, sent);
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+/// Goal: a save or a removal that is answered with an error has changed nothing, though the file was renamed or removed already.
+/// Method: every second fsync of the stored files' folder fails; the next one is that of putting back.
+#[test]
+fn an_edit_whose_last_fsync_fails_leaves_what_was_stored() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", "");
+    let folder = host.folder.path().join("state/integrations");
+    let command = traced(&host, "state/integrations", &["fsync:error=EIO:when=2+2"]);
+    let daemon = Host::start_as(command);
+    let ask = |method: &str, batch: u32| {
+        let body = format!(r#"{{"api_key":"key","endpoint":"{}","batch":{batch}}}"#, upstream.url);
+        let length = body.len();
+        let head = format!(
+            "{method} /v1/integrations/de HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        );
+        let mut admin = Producer::connect(&host.folder.path().join("admin.sock"));
+        let answer = admin.raw(head.as_bytes(), body.as_bytes()).unwrap();
+        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let failed = (500, "storage_failed".to_owned());
+    let stored = || std::fs::read_to_string(folder.join("de.toml")).unwrap();
+    assert_eq!(ask("PUT", 7), (200, String::new()));
+    let before = stored();
+    assert!(before.contains("batch = 7"));
+    assert_eq!(ask("PUT", 8), failed);
+    assert_eq!(stored(), before, "the save");
+    assert_eq!(ask("DELETE", 0), failed);
+    assert_eq!(stored(), before, "the removal");
+    // What cannot be read is not replaced, and so never lost by putting back.
+    let large = "#".repeat((256 << 10) + 1);
+    std::fs::write(folder.join("de.toml"), &large).unwrap();
+    assert_eq!(ask("PUT", 9), failed);
+    assert_eq!(stored(), large);
+    assert_eq!(daemon.stop().0, Some(0));
+}

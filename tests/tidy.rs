@@ -165,5 +165,5 @@ fn the_shipped_configuration_is_whole_and_sound() {
     fs::write(folder.path().join("key_shop"), "key").unwrap();
     let credentials = Some(folder.path().to_owned());
     let source = pillarbox::config::Source { path: Some(path), credentials, ..Default::default() };
-    pillarbox::config::load(&source).unwrap();
+    pillarbox::config::load(&source, None).unwrap();
 }

@@ -19,7 +19,7 @@
 //! | `GET /v1/console` | [`protocol::ConsoleFound`]: how the web console is entered, or 404 |
 //! | `POST /v1/erase` | [`protocol::Who`], as `{"email":…}` or `{"user":…}` → [`protocol::Erased`]: the person is removed from identities, queue and quarantine |
 //! | `GET /v1/integrations`, `/v1/integrations/NAME` | [`integration::protocol::Integrations`], or one of them: where each stands and every setting but its key |
-//! | `PUT /v1/integrations/NAME` | its settings as JSON, named as in the configuration file, `api_key` write-only → [`integration::protocol::Saved`]: stored in `state_dir/integrations`, durable, and delivered. 400 `invalid_integration` with all `faults`; 409 `in_the_file` where the configuration file has one of this name |
+//! | `PUT /v1/integrations/NAME` | its settings as JSON, named as in the configuration file, `api_key` write-only → [`integration::protocol::Saved`]: stored in `state_dir/integrations`, durable, and delivered. 400 `invalid_integration` with all `faults`; 409 `in_the_file` where the configuration file has one of this name. With `If-Match: "VERSION"` (its `version`) or `If-None-Match: *` (it is new) 409 `changed_meanwhile` where that is not what is stored; with neither the last writer wins |
 //! | `DELETE /v1/integrations/NAME` | removes a stored integration, not its queue → [`protocol::Reloaded`] |
 //! | `POST /v1/preview` | [`integration::protocol::PreviewAsked`] → [`integration::protocol::Previewed`]: what events become, by a draft (without a key) or an integration; nothing is stored |
 //! | `POST /v1/test-delivery` | [`integration::protocol::TestAsked`] → [`integration::protocol::Tested`]: one real push of one record with an id of its own, past the spool, and what its answer means; one at a time, within the integration's `timeout` |
@@ -45,7 +45,7 @@ mod service;
 mod socket;
 
 pub use self::control::{ControlError, paused};
-pub use self::integration::{Ask, Candidate, Drafts, EditError, Purpose};
+pub use self::integration::{Ask, Candidate, Drafts, EditError, Expected, Purpose};
 pub use self::release::EditError as EntryError;
 pub use self::service::{Delivered, DropError, Lane, Service};
 pub use self::socket::serve;

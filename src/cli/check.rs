@@ -40,7 +40,7 @@ struct Found {
 
 pub(super) async fn run(check: &Check) -> Result<(), Failure> {
     let source = check.configured.source();
-    let config = match config::load(&source) {
+    let config = match config::load(&source, None) {
         Ok(config) => config,
         Err(faults) => {
             show::problem(&super::told(&faults));
@@ -90,11 +90,14 @@ pub(super) async fn run(check: &Check) -> Result<(), Failure> {
 
 /// Tells of stored integrations that are not in force.
 fn set_aside(config: &Config, found: &mut Found) {
-    for SetAside { name, path, why } in &config.set_aside {
+    for SetAside { name, path, why, .. } in &config.set_aside {
         match why {
             Why::Overruled => found.notes.push(format!(
                 "integration {name:?}: what is stored in {} is overruled by the configuration file: `pillarbox integration remove {name}` removes it",
                 path.display()
+            )),
+            Why::Broken(faults) if name.is_empty() => found.faults.push(format!(
+                "the folder of the stored integrations cannot be read, and the daemon would not start:\n{faults}"
             )),
             Why::Broken(faults) => found.faults.push(format!(
                 "the stored integration {name:?} has faults, and would not be delivered:\n{faults}"

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, RETRY_AFTER};
+use hyper::header::{HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -26,6 +26,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Client {
     socket: PathBuf,
     sender: SendRequest<Full<Bytes>>,
+    /// What the next request depends on.
+    condition: Option<(HeaderName, HeaderValue)>,
 }
 
 /// An answer, whatever its status.
@@ -51,7 +53,12 @@ impl Client {
             })?;
         // Ends with the sender; what is wrong with the connection, the request says.
         tokio::spawn(connection);
-        Ok(Client { socket: socket.to_owned(), sender })
+        Ok(Client { socket: socket.to_owned(), sender, condition: None })
+    }
+
+    /// Has the next request depend on a condition, such as `If-Match`.
+    pub(super) fn only(&mut self, condition: HeaderName, value: HeaderValue) {
+        self.condition = Some((condition, value));
     }
 
     /// Whether the daemon has not closed the connection, as far as is known.
@@ -145,7 +152,8 @@ impl Client {
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
         let request = Request::builder().method(method).uri(path).header(HOST, "pillarbox");
-        let request = request.body(Full::new(body))?;
+        let mut request = request.body(Full::new(body))?;
+        request.headers_mut().extend(self.condition.take());
         self.sender.ready().await.with_context(|| lost(&self.socket))?;
         self.sender.send_request(request).await.with_context(|| lost(&self.socket))
     }

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Map) -> Result<(), Failure> {
         Some(PresetName::Retail) => vec![(String::new(), Rules::new(Preset::Retail, Vec::new()))],
         Some(PresetName::Default) => vec![(String::new(), Rules::new(Preset::Default, Vec::new()))],
         None => {
-            let config = config::load(&args.configured.source()).map_err(|mut faults| {
+            let config = config::load(&args.configured.source(), None).map_err(|mut faults| {
                 if let Some(last) = faults.0.last_mut() {
                     last.message.push_str(" (`map --preset retail` needs no configuration)");
                 }

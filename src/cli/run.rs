@@ -22,7 +22,7 @@ const FAULTY_REST: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(source: &Source) -> Result<(), Failure> {
     let handed = Handed::take()?;
-    let config = match config::load(source) {
+    let config = match config::load(source, None) {
         Ok(config) => config,
         Err(faults) => {
             if handed.holds_ingest() {

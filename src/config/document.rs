@@ -60,7 +60,7 @@ impl Document {
     }
 
     /// Reads the file's text and applies `overrides`, later ones over earlier ones. Those for integrations that are not in it
-    /// and `elsewhere` are left to others. `None` when it is no TOML: nothing more can be said of it then.
+    /// and `elsewhere` are left to others; an empty name there stands for names that cannot be known. `None` when it is no TOML: nothing more can be said of it then.
     #[must_use]
     pub(super) fn read<'o>(
         text: &str,
@@ -78,7 +78,10 @@ impl Document {
             }
         }
         for change in overrides {
-            let left = elsewhere.iter().any(|name| change.is_for(name));
+            let left = elsewhere.iter().any(|name| match *name {
+                "" => change.key.starts_with("integration."),
+                name => change.is_for(name),
+            });
             if !left || document.has(change) {
                 document.apply(change, faults);
             }

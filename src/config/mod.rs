@@ -150,6 +150,8 @@ pub enum Origin {
         path: PathBuf,
         /// What it says, but its secrets.
         given: Draft,
+        /// See [`stored::version`].
+        version: String,
     },
 }
 
@@ -204,11 +206,12 @@ impl Source {
     }
 }
 
-/// Reads and checks a configuration.
+/// Reads and checks a configuration. `running_in`: the state directory of the daemon that reads it again, where its stored
+/// integrations are, whatever the file says by now: only a start moves them. `None` at a start: the file says.
 ///
 /// # Errors
 /// All faults, not only the first.
-pub fn load(source: &Source) -> Result<Config, Faults> {
+pub fn load(source: &Source, running_in: Option<&Path>) -> Result<Config, Faults> {
     let file = source.file();
     let fault = |place: String, message: String| Faults(vec![Fault { place, message }]);
     let bytes = std::fs::read(file).map_err(|error| {
@@ -225,7 +228,10 @@ pub fn load(source: &Source) -> Result<Config, Faults> {
         let text = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default());
         fault(faults::shown(&Place::Byte(valid), file, &text), "not UTF-8".to_owned())
     })?;
-    let found = stored::all(&state_dir_of(file, &text, source));
+    let found = match running_in {
+        Some(state_dir) => stored::all(state_dir),
+        None => stored::all(&state_dir_of(file, &text, source)),
+    };
     parse_beside(file, &text, source, found)
 }
 

@@ -365,7 +365,7 @@ fn a_file_that_cannot_be_read_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("p.toml");
     let source = Source { path: Some(path.clone()), ..Source::default() };
-    let faults = load(&source).unwrap_err();
+    let faults = load(&source, None).unwrap_err();
     assert_eq!(faults.0[0].place, path.display().to_string());
     assert!(
         faults
@@ -373,8 +373,8 @@ fn a_file_that_cannot_be_read_is_told() {
             .ends_with("Name a configuration with -c FILE; `pillarbox demo` needs none")
     );
     std::fs::write(&path, b"# \xc3\xa9\nx = \"\xff\"\n").unwrap();
-    let faults = load(&source).unwrap_err().to_string();
+    let faults = load(&source, None).unwrap_err().to_string();
     assert_eq!(faults, format!("{}:2:6: not UTF-8", path.display()));
     std::fs::write(&path, INTEGRATION).unwrap();
-    load(&source).unwrap();
+    load(&source, None).unwrap();
 }

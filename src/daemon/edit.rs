@@ -11,7 +11,7 @@ use crate::admin::integration::protocol::{
     Configured, DraftFault, Integrations, KeyState, Origin, Saved, Standing,
 };
 use crate::admin::protocol::Reloaded;
-use crate::admin::{Candidate, Drafts, EditError, Purpose};
+use crate::admin::{Candidate, Drafts, EditError, Expected, Purpose};
 use crate::config::stored::{self, For, Ready};
 use crate::config::{self, Config, Faults, Integration, SetAside, Source, Why};
 use crate::draft::Draft;
@@ -48,16 +48,27 @@ impl Daemon {
     ///
     /// # Errors
     /// Nothing has changed.
-    pub(super) async fn save(&mut self, name: String, draft: Draft) -> Result<Saved, EditError> {
+    pub(super) async fn save(
+        &mut self,
+        name: String,
+        draft: Draft,
+        expected: Expected,
+    ) -> Result<Saved, EditError> {
         if self.in_the_file(&name) {
             return Err(self.refused(name));
         }
         let (source, state_dir) = (self.source.clone(), self.config.state_dir.clone());
         let (stored, before) = blocking(move || {
+            let path = stored::find(&state_dir, &name);
+            let before = path.map_or(Ok(None), |path| stored::held(&path));
+            let before = before.map_err(EditError::Storage)?;
+            if !expected.is_met_by(before.as_deref().map(stored::version).as_deref()) {
+                return Err(EditError::ChangedMeanwhile(name));
+            }
             let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
             let ready = checked.map_err(|faults| faulty(&faults))?;
-            let before = stored::bytes(&ready.path);
-            stored::replace(&ready.path, ready.text.0.as_bytes()).map_err(EditError::Storage)?;
+            let replaced = stored::replace(&ready.path, ready.text.0.as_bytes());
+            replaced.map_err(|error| as_it_was(&ready.path, before.as_deref(), error))?;
             Ok((ready, before))
         })
         .await?;
@@ -80,10 +91,8 @@ impl Daemon {
             }
             Err(reason) => {
                 tracing::error!(integration = name, %reason, "a stored integration cannot be delivered: it is as it was");
-                let put_back = move || match before {
-                    Some(before) => stored::replace(&path, &before).map_err(EditError::Storage),
-                    None => stored::remove(&path).map_err(EditError::Storage),
-                };
+                let put_back =
+                    move || stored::put_back(&path, before.as_deref()).map_err(EditError::Storage);
                 blocking(put_back).await?;
                 Err(EditError::NotApplied(reason))
             }
@@ -99,7 +108,15 @@ impl Daemon {
             let unknown = !self.in_the_file(&name);
             return Err(if unknown { EditError::Unknown(name) } else { self.refused(name) });
         };
-        blocking(move || stored::remove(&path).map_err(EditError::Storage)).await?;
+        blocking(move || {
+            // What cannot be read can still be removed, but not be put back.
+            let before = stored::held(&path);
+            stored::remove(&path).map_err(|error| match before {
+                Ok(before) => as_it_was(&path, before.as_deref(), error),
+                Err(_) => EditError::Storage(error),
+            })
+        })
+        .await?;
         let is_it =
             |known: &Integration| known.name == name && known.origin != config::Origin::File;
         let wanted = self.config.integrations.iter().filter(|known| !is_it(known)).cloned();
@@ -129,6 +146,16 @@ impl Daemon {
     }
 }
 
+/// Puts back what a file held before a change of it failed with `error`, and tells of both.
+fn as_it_was(path: &Path, before: Option<&[u8]>, error: String) -> EditError {
+    EditError::Storage(match stored::put_back(path, before) {
+        Ok(()) => error,
+        Err(other) => format!(
+            "{error}; what was stored before could not be put back ({other}): the change takes effect at the next reload"
+        ),
+    })
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EditError> + Send + 'static,
 ) -> Result<T, EditError> {
@@ -136,24 +163,46 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(EditError::Storage(error.to_string())))
 }
 
-/// Those that run on though their files are broken by now.
-pub(super) fn kept(running: &[Integration], set_aside: &[SetAside]) -> Vec<Integration> {
-    let broken = |known: &&Integration| {
+/// Those that run on though their files are broken by now, or cannot even be looked for: then all that `wanted` has none of
+/// their name of.
+pub(super) fn kept(running: &[Integration], wanted: &Config) -> Vec<Integration> {
+    let is_unknown = wanted.set_aside.iter().any(SetAside::is_whole_folder);
+    let goes_on = |known: &&Integration| {
+        let broken =
+            |aside: &SetAside| aside.name == known.name && matches!(aside.why, Why::Broken(_));
+        let is_replaced = || wanted.integrations.iter().any(|other| other.name == known.name);
         known.origin != config::Origin::File
-            && set_aside
-                .iter()
-                .any(|aside| aside.name == known.name && matches!(aside.why, Why::Broken(_)))
+            && (wanted.set_aside.iter().any(broken) || (is_unknown && !is_replaced()))
     };
-    running.iter().filter(broken).cloned().collect()
+    running.iter().filter(goes_on).cloned().collect()
+}
+
+/// Checks that what is stored could be looked for.
+///
+/// # Errors
+/// It could not: a start without any would take events for none of them.
+pub(super) fn ensure_found(set_aside: &[SetAside]) -> anyhow::Result<()> {
+    for SetAside { path, why, .. } in set_aside.iter().filter(|aside| aside.is_whole_folder()) {
+        if let Why::Broken(faults) = why {
+            anyhow::bail!(
+                "look for stored integrations: {faults}: see to {}, then start it again; it does not start without those in it",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Tells the log what is stored and not in force.
 pub(super) fn tell_set_aside(set_aside: &[SetAside]) {
-    for SetAside { name, path, why } in set_aside {
+    for SetAside { name, path, why, .. } in set_aside {
         let path = path.display();
         match why {
             Why::Overruled => {
                 tracing::warn!(integration = name, %path, "a stored integration is overruled: the configuration file has one of its name");
+            }
+            Why::Broken(faults) if name.is_empty() => {
+                tracing::error!(%path, %faults, "the folder of the stored integrations cannot be read: those that run go on as they are. See to it, then reload");
             }
             Why::Broken(faults) => {
                 tracing::error!(integration = name, %path, %faults, "a stored integration has faults: its file is not read, and it is not delivered unless it ran before. Save it anew, or mend the file and reload");
@@ -172,7 +221,7 @@ pub(super) fn configured(config: &Config, file: &Path) -> Integrations {
     };
     let in_force = config.integrations.iter().filter(|known| !is_broken(known));
     let in_force = in_force.map(|known| shown(known, file));
-    let set_aside = config.set_aside.iter().map(|SetAside { name, path, why }| {
+    let set_aside = config.set_aside.iter().map(|SetAside { name, path, version, why }| {
         let running = config.integrations.iter().find(|known| known.name == *name);
         let running = running.filter(|known| known.origin != config::Origin::File);
         let origin = Origin::Stored { path: path.display().to_string() };
@@ -184,16 +233,20 @@ pub(super) fn configured(config: &Config, file: &Path) -> Integrations {
             Some(running) => (running.settings(), KeyState::Set),
             None => (Draft::default(), KeyState::NotSet),
         };
-        Configured { name: name.clone(), origin, standing, key, settings, given: None, faults }
+        let (name, version) = (name.clone(), version.clone());
+        Configured { name, origin, standing, key, settings, given: None, version, faults }
     });
     Integrations { integrations: in_force.chain(set_aside).collect() }
 }
 
 fn shown(integration: &Integration, file: &Path) -> Configured {
-    let (origin, given) = match &integration.origin {
-        config::Origin::File => (Origin::File { path: file.display().to_string() }, None),
-        config::Origin::Stored { path, given } => {
-            (Origin::Stored { path: path.display().to_string() }, Some(given.clone()))
+    let (origin, given, version) = match &integration.origin {
+        config::Origin::File => {
+            (Origin::File { path: file.display().to_string() }, None, String::new())
+        }
+        config::Origin::Stored { path, given, version } => {
+            let origin = Origin::Stored { path: path.display().to_string() };
+            (origin, Some(given.clone()), version.clone())
         }
     };
     Configured {
@@ -203,6 +256,7 @@ fn shown(integration: &Integration, file: &Path) -> Configured {
         key: KeyState::Set,
         settings: integration.settings(),
         given,
+        version,
         faults: Vec::new(),
     }
 }

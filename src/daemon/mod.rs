@@ -145,6 +145,7 @@ impl Daemon {
         mut handed: Handed,
     ) -> anyhow::Result<Daemon> {
         end_when_the_engine_panics();
+        edit::ensure_found(&config.set_aside)?;
         let started_at = clock::now();
         let options = config.spool.clone();
         let opened = tokio::task::spawn_blocking(move || Spool::open(options, Drive::Thread));
@@ -210,7 +211,9 @@ impl Daemon {
     async fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Reload(reply) => drop(reply.send(self.reload().await)),
-            Ask::Save { name, draft, reply } => drop(reply.send(self.save(name, draft).await)),
+            Ask::Save { name, draft, expected, reply } => {
+                drop(reply.send(self.save(name, draft, expected).await));
+            }
             Ask::Remove { name, reply } => drop(reply.send(self.remove(name).await)),
         }
     }
@@ -240,13 +243,14 @@ impl Daemon {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, String> {
-        let source = self.source.clone();
-        let loaded = tokio::task::spawn_blocking(move || config::load(&source)).await;
+        let (source, state_dir) = (self.source.clone(), self.config.state_dir.clone());
+        let load = move || config::load(&source, Some(&state_dir));
+        let loaded = tokio::task::spawn_blocking(load).await;
         let wanted = loaded.map_err(|error| error.to_string())?;
         let wanted = wanted.map_err(|faults| faults.to_string())?;
         edit::tell_set_aside(&wanted.set_aside);
         let needs_restart = self.config.differs_at_start(&wanted);
-        let running = edit::kept(&self.config.integrations, &wanted.set_aside);
+        let running = edit::kept(&self.config.integrations, &wanted);
         let integrations = wanted.integrations.into_iter().chain(running).collect();
         let mut done = self.apply(integrations, wanted.set_aside).await?;
         done.needs_restart = needs_restart;

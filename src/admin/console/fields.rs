@@ -9,7 +9,7 @@ use crate::draft::{Draft, Setting};
 use crate::event::value;
 use crate::mapping::source::Source;
 
-/// Mappings, and rows of one, that are read: a form is at most a MiB anyway.
+/// Mappings, and properties or values of one, that a form may have.
 const ROWS_MAX: usize = 500;
 
 /// A plain setting: what it is called in the draft, what people call it, an example, and what it is for.
@@ -109,25 +109,36 @@ impl Fields {
         Fields { preset, fine, ..Fields::default() }
     }
 
-    pub(super) fn of_form(form: &Form) -> Fields {
+    /// The fields of a form.
+    ///
+    /// # Errors
+    /// In words for an operator: it has more rows than may be. None is left out silently.
+    pub(super) fn of_form(form: &Form) -> Result<Fields, String> {
         let text = |name: &str| form.text(name).unwrap_or_default().to_owned();
         let mut events: Vec<EventFields> = Vec::new();
         for (name, value) in form.pairs() {
             let value = value.trim();
-            if name == "event" && events.len() < ROWS_MAX {
+            if name == "event" {
                 events.push(EventFields { name: value.to_owned(), ..EventFields::default() });
             } else if let Some(event) = events.last_mut() {
                 event.take(name, value);
             }
+            let rows = |event: &EventFields| event.properties.len().max(event.values.len());
+            if events.len().max(events.last().map_or(0, rows)) > ROWS_MAX {
+                return Err(format!(
+                    "this form takes at most {ROWS_MAX} mappings, and as many properties and values of each: edit it with the \
+                     command line, `pillarbox integration add NAME --from FILE.toml`"
+                ));
+            }
         }
-        Fields {
+        Ok(Fields {
             name: text("name"),
             preset: text("preset"),
             endpoint: text("endpoint"),
             consent: text("consent"),
             fine: FINE.iter().map(|known| text(known.name)).collect(),
             events,
-        }
+        })
     }
 
     pub(super) fn of_draft(name: &str, draft: &Draft) -> Fields {
@@ -192,10 +203,10 @@ impl EventFields {
             "event_type" => self.event_type = text(),
             "sent" => self.disabled = value == "no",
             "unmapped" => self.drops = value == "drop",
-            "property" if self.properties.len() < ROWS_MAX => {
+            "property" => {
                 self.properties.push(PropertyFields { name: text(), ..PropertyFields::default() });
             }
-            "value_of" if self.values.len() < ROWS_MAX => {
+            "value_of" => {
                 self.values.push(ValueFields { property: text(), ..ValueFields::default() });
             }
             "kind" | "source" => {
@@ -421,13 +432,43 @@ mod tests {
         assert_eq!(fixed, [false, true, true, true, true, true]);
         let typed: Vec<&str> = viewed.properties.iter().map(|row| row.source.as_str()).collect();
         assert_eq!(typed, ["properties.price", "web shop", "7", "true", "properties.x", "\"12\""]);
-        assert_eq!(Fields::of_form(&sent(&fields)), fields);
-        let again = Fields::of_form(&sent(&fields)).draft(&Draft::default(), None);
+        assert_eq!(Fields::of_form(&sent(&fields)).as_ref(), Ok(&fields));
+        let again = Fields::of_form(&sent(&fields)).unwrap().draft(&Draft::default(), None);
         let sorted = |draft: &Draft| {
             serde_json::from_str::<serde_json::Value>(&serde_json::to_string(draft).unwrap())
                 .unwrap()
         };
         assert_eq!(sorted(&again), sorted(&draft));
+    }
+
+    #[test]
+    fn more_rows_than_a_form_takes_are_a_fault_and_none_is_lost() {
+        let of = |name: &str, source: &str| {
+            Form::read(&format!("event=First{}", {
+                let row = |n: usize| format!("&{name}=n{n}&{source}=s{n}");
+                (0..ROWS_MAX).map(row).collect::<String>()
+            }))
+        };
+        let more = |form: &Form, name: &str| {
+            let pairs = form.pairs().map(|(name, value)| format!("{name}={value}"));
+            Form::read(&format!("{}&{name}=more", pairs.collect::<Vec<_>>().join("&")))
+        };
+        for (name, source) in [("property", "source"), ("value_of", "value_to")] {
+            let full = of(name, source);
+            let fields = Fields::of_form(&full).unwrap();
+            let event = &fields.events[0];
+            assert_eq!(event.properties.len().max(event.values.len()), ROWS_MAX);
+            let fault = Fields::of_form(&more(&full, name)).unwrap_err();
+            assert!(fault.contains("command line"), "{name}: {fault}");
+        }
+        // One event is there already.
+        let full = of("event", "event_type");
+        assert!(Fields::of_form(&full).is_err());
+        let pairs = full.pairs().skip(1).map(|(name, value)| format!("{name}={value}"));
+        let full = Form::read(&pairs.collect::<Vec<_>>().join("&"));
+        let fields = Fields::of_form(&full).unwrap();
+        let last = fields.events.last().unwrap();
+        assert_eq!((fields.events.len(), last.event_type.as_str()), (ROWS_MAX, "s499"));
     }
 
     #[test]
@@ -444,7 +485,7 @@ mod tests {
     #[test]
     fn rows_that_are_blank_are_nothing_and_numbers_stay_as_they_are_written() {
         let form = "preset=retail&batch=ten&lanes=2&event=&sent=yes&event_type=&property=&kind=path&source=&event=A&property=p&kind=fixed&source=79.00";
-        let draft = Fields::of_form(&Form::read(form)).draft(&Draft::default(), None);
+        let draft = Fields::of_form(&Form::read(form)).unwrap().draft(&Draft::default(), None);
         assert_eq!(
             serde_json::to_string(&draft).unwrap(),
             r#"{"preset":"retail","batch":"ten","lanes":2,"events":{"A":{"properties":{"p":79.00}}}}"#

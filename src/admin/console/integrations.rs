@@ -15,11 +15,11 @@ use super::server::{self, Asked, Refused, back};
 use super::shell::Shell;
 use super::tried::{self, Tried};
 use super::words::{self, Tone};
-use crate::admin::EditError;
 use crate::admin::integration::protocol::{
     Configured, DraftFault, KeyState, Origin, PreviewAsked, Standing, TestAsked,
 };
 use crate::admin::protocol::Status;
+use crate::admin::{EditError, Expected};
 use crate::draft::Draft;
 use crate::mapping::preset::RETAIL_EVENTS;
 use crate::readable::number;
@@ -88,6 +88,8 @@ struct Page {
     /// The file that it stands in, when only an editor changes it.
     file: String,
     has_key: bool,
+    /// Which content of its stored file the form was filled from.
+    version: String,
     trouble: String,
     faults: Vec<DraftFault>,
     sample: String,
@@ -210,6 +212,7 @@ impl Page {
             known: String::new(),
             file: String::new(),
             has_key: false,
+            version: String::new(),
             trouble: String::new(),
             faults: Vec::new(),
             sample: EXAMPLES.first().map_or("", |(_, text)| text).to_owned(),
@@ -227,6 +230,7 @@ impl Page {
             self.file.clone_from(path);
         }
         self.has_key = known.key == KeyState::Set;
+        self.version.clone_from(&known.version);
         self.trouble = known.trouble().unwrap_or_default();
         self
     }
@@ -256,19 +260,38 @@ struct Filled {
     draft: Draft,
 }
 
-fn filled(console: &Console, form: &Form) -> Filled {
-    let mut fields = Fields::of_form(form);
+/// What was filled in.
+///
+/// # Errors
+/// As [`Fields::of_form`]: the form is not shown again then, for a part of it would be saved as the whole.
+fn filled(console: &Console, form: &Form) -> Result<Filled, String> {
+    let mut fields = Fields::of_form(form)?;
     let kind = if form.text("of_file").is_some() { "file" } else { "stored" };
     let known = form.text("known").and_then(|name| known(console, kind, name));
-    if let Some(known) = &known {
-        fields.name.clone_from(&known.name);
+    // One that is gone by now keeps its name.
+    if let Some(name) = form.text("known") {
+        name.clone_into(&mut fields.name);
     }
     let given = known.as_ref().and_then(|known| known.given.clone()).unwrap_or_default();
     let mut draft = fields.draft(&given, form.text("api_key"));
     if !fields.name.is_empty() {
         draft.set_first("name", fields.name.as_str().into());
     }
-    Filled { fields, known, given, draft }
+    Ok(Filled { fields, known, given, draft })
+}
+
+fn version(form: &Form) -> &str {
+    form.text("version").unwrap_or_default()
+}
+
+/// What a form takes the place of.
+fn expected(form: &Form) -> Expected {
+    match (version(form), form.text("known")) {
+        ("", None) => Expected::Nothing,
+        // Its file could not be read.
+        ("", Some(_)) => Expected::Anything,
+        (version, _) => Expected::Version(version.to_owned()),
+    }
 }
 
 impl Filled {
@@ -278,7 +301,8 @@ impl Filled {
         let sample = asked.form.raw("sample").unwrap_or_default().to_owned();
         let page = Page { sample, ..Page::new(shell, self.fields) };
         match &self.known {
-            Some(known) => page.of(known),
+            // What was read then, whatever there is by now.
+            Some(known) => Page { version: version(&asked.form).to_owned(), ..page.of(known) },
             None => page,
         }
     }
@@ -287,7 +311,12 @@ impl Filled {
 /// A preview or a test delivery of what is filled in, or one more row to fill in. As a part of the page where the script asks.
 async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     let form = &asked.form;
-    let mut filled = filled(console, form);
+    let mut filled = match filled(console, form) {
+        Err(fault) if form.text("part").is_some() => {
+            return Ok(answer::page(&tried::previewed(console, Err(fault)).await));
+        }
+        filled => filled.map_err(not_saved)?,
+    };
     let tried = if form.text("do") == Some("test") {
         let event = sample(form.raw("sample").unwrap_or_default());
         let in_file = filled.known.as_ref().filter(|known| !known.origin.is_stored());
@@ -303,7 +332,7 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     } else {
         let status = console.service.status().await?;
         let given = filled.given.clone();
-        let again = self::filled(console, form);
+        let again = self::filled(console, form).map_err(not_saved)?;
         tried::previewed(console, again.page(console, &status, asked).asked(&given)).await
     };
     if form.text("part").is_some() {
@@ -313,6 +342,10 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     let status = console.service.status().await?;
     let page = filled.page(console, &status, asked);
     Ok(answer::page(&Page { tried: Some(tried), ..page }))
+}
+
+fn not_saved(fault: String) -> Refused {
+    Refused::Bad(format!("Nothing was saved: {fault}."))
 }
 
 /// Adds what a button asked for: `event`, `property-N` or `value-N` of the event N.
@@ -332,15 +365,15 @@ fn add_row(fields: &mut Fields, what: &str) {
 }
 
 async fn save(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
-    let filled = filled(console, &asked.form);
+    let filled = filled(console, &asked.form).map_err(not_saved)?;
     let name = filled.fields.name.clone();
-    let is_taken = filled.known.is_none()
+    let is_taken = asked.form.text("known").is_none()
         && console.service.configured().integrations.iter().any(|known| known.name == name);
     let saved = if is_taken {
         let message = format!("there is an integration {name:?} already: choose another name");
         Err(EditError::Faulty(vec![DraftFault { path: "name".to_owned(), message }]))
     } else {
-        console.service.save(&name, filled.draft.clone()).await
+        console.service.save(&name, filled.draft.clone(), expected(&asked.form)).await
     };
     match saved {
         Ok(saved) => {

@@ -48,6 +48,8 @@ pub enum Ask {
         name: String,
         /// Its settings.
         draft: Draft,
+        /// What they take the place of.
+        expected: Expected,
         /// When it is delivered.
         reply: Reply<Saved, EditError>,
     },
@@ -58,6 +60,29 @@ pub enum Ask {
         /// When it is no longer delivered.
         reply: Reply<Reloaded, EditError>,
     },
+}
+
+/// What a draft that is to be saved was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Not said: the last writer wins.
+    Anything,
+    /// Nothing: there must be none of its name.
+    Nothing,
+    /// The stored file of this version.
+    Version(String),
+}
+
+impl Expected {
+    /// Whether that is what is stored now. `version`: that of the stored file; `None`: there is none.
+    #[must_use]
+    pub fn is_met_by(&self, version: Option<&str>) -> bool {
+        match self {
+            Expected::Anything => true,
+            Expected::Nothing => version.is_none(),
+            Expected::Version(expected) => version == Some(expected),
+        }
+    }
 }
 
 /// A draft that has been checked.
@@ -126,6 +151,12 @@ pub enum EditError {
         /// The file.
         path: String,
     },
+    /// What is stored is not what the draft was made from.
+    #[error(
+        "integration {0:?} was changed, added or removed meanwhile, and nothing was saved: look at it again, and repeat your change \
+         (`pillarbox reload` first, if its file was edited)"
+    )]
+    ChangedMeanwhile(String),
     /// There is none of this name.
     #[error("no integration {0:?} is known: `pillarbox integration list` shows those that are")]
     Unknown(String),
@@ -167,15 +198,21 @@ impl Service {
     }
 
     /// Stores an integration, new or in place of the stored one of its name, and delivers it. Durable and in force when this
-    /// returns. A draft without `api_key` keeps the stored one, as long as it leads to the same endpoint.
+    /// returns. A draft without `api_key` keeps the stored one, as long as it leads to the same endpoint. What is stored must
+    /// be what is `expected`.
     ///
     /// # Errors
     /// [`EditError`]: nothing has changed.
     /// # Cancel safety
     /// It may be stored and delivered without an answer: what is listed tells.
-    pub async fn save(&self, name: &str, draft: Draft) -> Result<Saved, EditError> {
+    pub async fn save(
+        &self,
+        name: &str,
+        draft: Draft,
+        expected: Expected,
+    ) -> Result<Saved, EditError> {
         let name = name.to_owned();
-        self.ask(|reply| Ask::Save { name, draft, reply }).await
+        self.ask(|reply| Ask::Save { name, draft, expected, reply }).await
     }
 
     /// Removes a stored integration. What is queued for it stays, and nobody delivers it.

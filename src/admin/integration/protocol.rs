@@ -34,6 +34,9 @@ pub struct Configured {
     /// none; a proxy's user and password read `***`, and are kept when a draft has them so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given: Option<Draft>,
+    /// Of a stored one, which content of its file this tells: a `PUT` with `If-Match` replaces no other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
     /// What is wrong with its file, when it is broken; why it is overruled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<DraftFault>,
@@ -52,6 +55,12 @@ impl Configured {
             )),
             Standing::Broken => {
                 let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+                if name.is_empty() {
+                    return Some(format!(
+                        "the folder {path} cannot be read, and those that ran go on with what they ran with before: see to it and reload: {}",
+                        faults.join("; ")
+                    ));
+                }
                 let fate = if self.settings.is_empty() {
                     "it is not delivered"
                 } else {

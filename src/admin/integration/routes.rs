@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::EditError;
+use super::{EditError, Expected};
 use crate::admin::protocol::Problem;
 use crate::admin::service::Service;
 use crate::admin::socket::{Answer, Refused, body, json};
@@ -21,6 +22,7 @@ impl From<EditError> for Refused {
             EditError::Faulty(_) => (StatusCode::BAD_REQUEST, "invalid_integration"),
             EditError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             EditError::InFile { .. } => (StatusCode::CONFLICT, "in_the_file"),
+            EditError::ChangedMeanwhile(_) => (StatusCode::CONFLICT, "changed_meanwhile"),
             EditError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
             EditError::Busy => (StatusCode::CONFLICT, "busy"),
             EditError::NotApplied(_) => (StatusCode::CONFLICT, "not_applied"),
@@ -67,15 +69,47 @@ async fn one(
             let known = service.configured();
             let known = known.integrations.iter().find(|known| known.name == name);
             let known = known.ok_or_else(|| EditError::Unknown(name.to_owned()))?;
-            Ok(json(known))
+            let mut answer = json(known);
+            if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", known.version))
+                && !known.version.is_empty()
+            {
+                answer.headers_mut().insert(ETAG, tag);
+            }
+            Ok(answer)
         }
-        Method::PUT => Ok(json(&service.save(name, body(request, DRAFT).await?).await?)),
+        Method::PUT => {
+            let expected = expected(request.headers())?;
+            Ok(json(&service.save(name, body(request, DRAFT).await?, expected).await?))
+        }
         Method::DELETE => Ok(json(&service.remove(name).await?)),
         _ => {
             let path = request.uri().path().to_owned();
             Err(Refused::not_allowed(&path, &method, "GET, PUT, DELETE"))
         }
     }
+}
+
+/// What a `PUT` says of what it replaces (RFC 9110, section 13.1): `If-Match: "VERSION"` or `If-None-Match: *`.
+fn expected(headers: &HeaderMap) -> Result<Expected, EditError> {
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
+    let [matching, none_matching] =
+        [IF_MATCH, IF_NONE_MATCH].map(|name| headers.get(name).map(text));
+    match (matching.as_deref(), none_matching.as_deref()) {
+        (None, None) => Ok(Expected::Anything),
+        (None, Some("*")) => Ok(Expected::Nothing),
+        (Some(tag), None) => {
+            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            let version = version.filter(|version| !version.is_empty() && !version.contains('"'));
+            version.map(|version| Expected::Version(version.to_owned())).ok_or_else(unclear)
+        }
+        _ => Err(unclear()),
+    }
+}
+
+fn unclear() -> EditError {
+    let message =
+        "a PUT takes If-Match with one version in quotes, or If-None-Match: *, or neither";
+    EditError::Invalid(message.to_owned())
 }
 
 async fn preview(

@@ -55,6 +55,7 @@ pub(super) fn make(add: &Add, known: &Integrations) -> Result<Draft, Failure> {
     {
         draft.set("api_key", Setting::Text(key(Path::new(&file))?));
     }
+    refuse_secrets(&add.setting)?;
     options(add, &mut draft);
     if let Some(file) = &add.key_file {
         draft.set("api_key", Setting::Text(key(file)?));
@@ -71,6 +72,25 @@ pub(super) fn make(add: &Add, known: &Integrations) -> Result<Draft, Failure> {
 /// Whether a stored one has a key that can be kept.
 fn has_key(stored: &Configured) -> bool {
     stored.given.is_some()
+}
+
+/// Secrets would be seen in the list of processes and the history of the shell.
+fn refuse_secrets(settings: &[String]) -> anyhow::Result<()> {
+    for setting in settings {
+        let Some((name, value)) = setting.split_once('=') else { continue };
+        let name = name.trim();
+        anyhow::ensure!(
+            name != "api_key",
+            "the API key is not given on the command line, where others see it: name its file with --key-file, or pipe it in with --key-file -"
+        );
+        // One whose user and password read `***` keeps those that are stored.
+        let hides = |(before, _): (&str, &str)| before == "***" || before.ends_with("://***");
+        anyhow::ensure!(
+            name != "proxy" || value.trim().trim_matches('"').rsplit_once('@').is_none_or(hides),
+            "a proxy's user and password are not given on the command line, where others see them: write `proxy` in a file of settings for --from; the API key comes with --key-file"
+        );
+    }
+    Ok(())
 }
 
 fn options(add: &Add, draft: &mut Draft) {
@@ -171,15 +191,41 @@ mod tests {
             "--setting=batch=7",
             "--setting=retry.max=1min",
             "--setting=events.page.enabled=false",
-            "--setting=proxy=http://u:p@h:1",
+            "--setting=proxy=http://h:1",
         ];
         options(&add(&options_given), &mut draft);
         assert_eq!(
             serde_json::to_string(&draft).unwrap(),
-            r#"{"preset":"default","retry":{"initial":"1s","max":"1min"},"endpoint":"https://x/","consent":["a","b"],"linger":"1s","batch":7,"events":{"page":{"enabled":false}},"proxy":"http://u:p@h:1"}"#
+            r#"{"preset":"default","retry":{"initial":"1s","max":"1min"},"endpoint":"https://x/","consent":["a","b"],"linger":"1s","batch":7,"events":{"page":{"enabled":false}},"proxy":"http://h:1"}"#
         );
         options(&add(&["--consent="]), &mut draft);
         assert!(matches!(draft.get("consent"), Some(Setting::List(items)) if items.is_empty()));
+    }
+
+    #[test]
+    fn a_secret_is_no_setting_of_the_command_line() {
+        let canary = "canary-key-0123456789";
+        for (setting, points_to) in [
+            (format!("api_key={canary}"), Some("--key-file")),
+            (format!(" api_key = \"{canary}\""), Some("--key-file")),
+            (format!("proxy=http://u:{canary}@h:1"), Some("--from")),
+            (format!("proxy=\"u:{canary}@h:1\""), Some("--from")),
+            ("proxy=http://***@h:1".to_owned(), None),
+            ("proxy=http://h:1".to_owned(), None),
+            ("proxy=direct".to_owned(), None),
+            ("linger=1s".to_owned(), None),
+        ] {
+            let told = refuse_secrets(&[setting]).map_err(|error| error.to_string());
+            match points_to {
+                None => assert_eq!(told, Ok(())),
+                Some(cure) => {
+                    let told = told.unwrap_err();
+                    assert!(told.contains(cure) && !told.contains(canary), "{told}");
+                }
+            }
+        }
+        let given = add(&[&format!("--setting=api_key={canary}")]);
+        assert!(make(&given, &Integrations::default()).is_err());
     }
 
     #[test]

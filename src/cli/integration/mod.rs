@@ -6,6 +6,7 @@ mod trial;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table};
 use hyper::Method;
+use hyper::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH};
 
 use self::draft::Add;
 use self::trial::Test;
@@ -83,6 +84,16 @@ pub(super) async fn run(integration: &Integration) -> Result<(), Failure> {
         Verb::Add(add) => {
             let known: Integrations = client.get(LIST).await?;
             let draft = draft::make(add, &known)?;
+            // What somebody else has saved meanwhile is not undone.
+            match known.integrations.iter().find(|it| it.name == add.name && it.origin.is_stored())
+            {
+                None => client.only(IF_NONE_MATCH, HeaderValue::from_static("*")),
+                Some(stored) if stored.version.is_empty() => {}
+                Some(stored) => {
+                    let tag = HeaderValue::try_from(format!("\"{}\"", stored.version));
+                    client.only(IF_MATCH, tag.map_err(anyhow::Error::from)?);
+                }
+            }
             let saved: Saved = client.send_json(Method::PUT, &path(&add.name)?, &draft).await?;
             tell(&saved, json, || added(&saved))
         }
@@ -247,6 +258,7 @@ mod tests {
             key: KeyState::Set,
             settings: serde_json::from_str(settings).unwrap(),
             given: None,
+            version: String::new(),
             faults: is_broken.then_some(fault).into_iter().collect(),
         }
     }

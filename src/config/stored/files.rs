@@ -71,10 +71,43 @@ pub(super) fn text(state_dir: &Path, name: &str) -> Option<String> {
     one(&path(state_dir, name)).text.ok()
 }
 
-/// The bytes of the file at `path`, to be put back when what takes its place will not do.
+/// The bytes of the file at `path`, to be put back when what takes its place will not do; `None` when there is none.
+///
+/// # Errors
+/// In words for an operator: there is one, and what it holds is not known.
+pub fn held(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),
+        Ok(_) => read_file(path, FILE_BYTES_MAX, "an integration").map(Some).map_err(|why| {
+            format!("{} {why}: move it away, or remove the integration first", path.display())
+        }),
+    }
+}
+
+/// Brings the file at `path` back to what it held `before`, when a change failed half way or will not do; does nothing where it
+/// holds that.
+///
+/// # Errors
+/// In words for an operator: it holds something else.
+pub fn put_back(path: &Path, before: Option<&[u8]>) -> Result<(), String> {
+    let is_back = || held(path).is_ok_and(|now| now.as_deref() == before);
+    if is_back() {
+        return Ok(());
+    }
+    let done = match before {
+        Some(before) => replace(path, before),
+        None => remove(path),
+    };
+    // The directory's fsync may fail again, after the rename.
+    done.or_else(|error| if is_back() { Ok(()) } else { Err(error) })
+}
+
+/// What tells the content of a stored file from any other: 128 bits of its SHA-256, in hexadecimal digits.
 #[must_use]
-pub fn bytes(path: &Path) -> Option<Vec<u8>> {
-    read_file(path, FILE_BYTES_MAX, "an integration").ok()
+pub fn version(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How many there are.
@@ -85,7 +118,7 @@ pub(super) fn count(state_dir: &Path) -> usize {
 /// Puts `bytes` in the place of the file at `path`, durably, and makes its folder.
 ///
 /// # Errors
-/// In words for an operator: the file holds what it held.
+/// In words for an operator: the file holds what it held, or the new bytes, which a power cut may undo: see [`put_back`].
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), String> {
     make_folder(path).map_err(|error| {
         format!("make the folder of {}: {error}: see to the state directory", path.display())

@@ -18,6 +18,8 @@
 //!   nobody may be at hand on an edge host, and a daemon that stays down takes the events of no integration. What comes in
 //!   meanwhile is not mapped for the broken one; its queue stays. An integration that runs already goes on with what it runs
 //!   with when a reload finds its file broken.
+//! - When the folder itself cannot be read, nobody knows what is stored: a reload keeps every one that runs, and a start fails, to
+//!   be tried again.
 //! - Every file is 0600 and its folder 0700: the API key lies in it. Nothing here tells it (Promise 8).
 
 mod draft;
@@ -29,7 +31,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::files::{Found, all};
-pub use self::files::{bytes, remove, replace, sweep};
+pub use self::files::{held, put_back, remove, replace, sweep, version};
 
 use super::build;
 use super::document::{Document, Override};
@@ -49,8 +51,18 @@ pub struct SetAside {
     pub name: String,
     /// Its file.
     pub path: PathBuf,
+    /// See [`version`]; empty when it cannot be read.
+    pub version: String,
     /// Why.
     pub why: Why,
+}
+
+impl SetAside {
+    /// Whether it stands for all that may be stored: their folder cannot be read.
+    #[must_use]
+    pub fn is_whole_folder(&self) -> bool {
+        self.name.is_empty()
+    }
 }
 
 /// Why a stored integration is not in force.
@@ -76,7 +88,7 @@ pub enum For {
 /// A draft that has been found good.
 #[derive(Debug)]
 pub struct Ready {
-    /// What it says.
+    /// What is in force with it: what it says, with the overrides of the daemon.
     pub integration: Integration,
     /// Its file.
     pub path: PathBuf,
@@ -93,7 +105,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Checks a draft as a stored file is checked. `name`: what it is to be called; `None`: what it says itself. Reads files,
+/// Checks a draft as a stored file is checked: by itself, then with the overrides of `source` that are for it. `name`: what it is to be called; `None`: what it says itself. Reads files,
 /// and changes none.
 ///
 /// # Errors
@@ -147,6 +159,10 @@ pub fn check(
     }
     match read {
         Some(integration) if faults.is_empty() => {
+            // A mapping that is tried out is that of the draft; what nobody has named, nobody overrides.
+            let is_named = purpose != For::Mapping && name != UNNAMED;
+            let overridden = is_named.then(|| overridden(&name, &path, &written.text, source));
+            let integration = overridden.transpose()?.flatten().unwrap_or(integration);
             Ok(Ready { integration, path, text: Secret(written.text) })
         }
         _ => {
@@ -154,6 +170,29 @@ pub fn check(
             Err(Faults(faults.into_iter().map(fault).collect()))
         }
     }
+}
+
+/// What a stored file that has been found good comes to with the overrides of `source`, as [`merge`] reads it at the next
+/// reload; `None` when there are none for it.
+///
+/// # Errors
+/// The faults of the overrides, which would set it aside.
+fn overridden(
+    name: &str,
+    path: &Path,
+    text: &str,
+    source: &Source,
+) -> Result<Option<Integration>, Faults> {
+    // What is wrong with others is told by a reload.
+    let all = super::overrides(source, &mut Collector::new(path, text));
+    let overrides: Vec<&Override> = all.iter().filter(|change| change.is_for(name)).collect();
+    if overrides.is_empty() {
+        return Ok(None);
+    }
+    let mut faults = Collector::new(path, text);
+    let read = read_one(name, path, text, &overrides, source, &mut faults);
+    faults.finish()?;
+    Ok(read)
 }
 
 /// The stored file of `name`, when there is one, broken or not.
@@ -171,13 +210,15 @@ pub(super) fn merge(
     source: &Source,
 ) {
     for Found { name, path, text } in found {
+        let version = text.as_ref().map(|text| version(text.as_bytes())).unwrap_or_default();
         let broken = |path: PathBuf, faults: Faults| SetAside {
             name: name.clone(),
             path,
+            version: version.clone(),
             why: Why::Broken(faults),
         };
         if config.integrations.iter().any(|known| known.name == name) {
-            config.set_aside.push(SetAside { name, path, why: Why::Overruled });
+            config.set_aside.push(SetAside { name, path, version, why: Why::Overruled });
             continue;
         }
         let text = match text {
@@ -227,7 +268,8 @@ fn read_one(
         faults.add(&section.place_of("name"), message);
     }
     let given = edit::presentable(draft::read(text, None).unwrap_or_default());
-    Some(Integration { origin: Origin::Stored { path: path.to_owned(), given }, ..read })
+    let version = version(text.as_bytes());
+    Some(Integration { origin: Origin::Stored { path: path.to_owned(), given, version }, ..read })
 }
 
 /// The integration of `file`, whose content is `text`, as a draft: the only one in it, or the one called `name`.

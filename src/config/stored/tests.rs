@@ -103,7 +103,7 @@ fn stored_integrations_stand_beside_those_of_the_file_which_wins() {
         for (name, text) in stored {
             host.store(name, text);
         }
-        let config = load(&host.source(&[])).unwrap();
+        let config = load(&host.source(&[]), None).unwrap();
         let (found, set_aside) = told(&config);
         assert_eq!(found, names, "{stored:?}");
         assert_eq!(set_aside.len(), aside.len(), "{set_aside:?}");
@@ -125,7 +125,7 @@ fn what_is_no_file_of_an_integration_does_no_harm() {
     std::fs::write(folder.join("d.toml"), b"\xff").unwrap();
     let large = usize::try_from(files::FILE_BYTES_MAX).unwrap() + 1;
     std::fs::write(folder.join("e.toml"), "#".repeat(large)).unwrap();
-    let config = load(&host.source(&[])).unwrap();
+    let config = load(&host.source(&[]), None).unwrap();
     let (names, aside) = told(&config);
     assert_eq!(names, ["a"]);
     assert_eq!(
@@ -141,7 +141,7 @@ fn what_is_no_file_of_an_integration_does_no_harm() {
     // A folder that is none is told as well.
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::write(&folder, "x").unwrap();
-    let config = load(&host.source(&[])).unwrap();
+    let config = load(&host.source(&[]), None).unwrap();
     let (_, aside) = told(&config);
     assert!(
         aside.len() == 1 && aside[0].starts_with(": integrations: cannot be read"),
@@ -154,7 +154,7 @@ fn overrides_reach_stored_integrations_too() {
     let host = Host::new(&one("uk", ""));
     host.store("de-shop", &one("de-shop", ""));
     let linger = |set: &[&str]| {
-        let config = load(&host.source(set))?;
+        let config = load(&host.source(set), None)?;
         let found = config.integrations.iter().find(|known| known.name == "de-shop");
         Ok::<_, Faults>(found.map(|known| known.forward.linger.as_millis()))
     };
@@ -167,6 +167,36 @@ fn overrides_reach_stored_integrations_too() {
     assert_eq!(linger(&["integration.de-shop.linger=soon"]).unwrap(), None, "set aside");
     let fault = linger(&["integration.fr.linger=1s"]).unwrap_err().to_string();
     assert!(fault.contains("no integration is called \"fr\""), "{fault}");
+}
+
+#[test]
+fn what_is_saved_or_sent_from_is_what_a_reload_finds() {
+    let host = Host::new("");
+    let draft = format!(r#"{{"name":"de-shop","api_key":"{CANARY}","endpoint":"https://draft/"}}"#);
+    for (set, purpose, expected) in [
+        (&[][..], For::Saving, Ok("https://draft/")),
+        (&["integration.fr.endpoint=https://set/"], For::Saving, Ok("https://draft/")),
+        (&["integration.de-shop.endpoint=https://set/"], For::Saving, Ok("https://set/")),
+        (&["integration.DE_SHOP.endpoint=https://set/"], For::Push, Ok("https://set/")),
+        (&["integration.de-shop.endpoint=https://set/"], For::Mapping, Ok("https://draft/")),
+        (&["integration.de-shop.batch=0"], For::Saving, Err("--set integration.de-shop.batch")),
+    ] {
+        let given = serde_json::from_str(&draft).unwrap();
+        let source = host.source(set);
+        let ready = check(&source, host.folder.path(), Some("de-shop"), given, purpose);
+        let found = ready.as_ref().map(|ready| ready.integration.forward.endpoint.to_string());
+        let found = found.map_err(|faults| faults.0[0].place.clone());
+        assert_eq!(found.as_deref().map_err(String::as_str), expected, "{set:?} {purpose:?}");
+        if let (Ok(ready), For::Saving) = (ready, purpose) {
+            host.store("de-shop", &ready.text.0);
+            if set.iter().any(|set| set.contains(".fr.")) {
+                continue; // the whole configuration is at fault
+            }
+            let config = load(&source, None).unwrap();
+            assert_eq!(config.integrations, [ready.integration], "{set:?}");
+            assert!(ready.text.0.contains("https://draft/"), "an override is not stored");
+        }
+    }
 }
 
 #[test]
@@ -236,7 +266,7 @@ fn what_is_saved_is_read_back_with_its_secrets_kept_apart() {
     replace(&ready.path, ready.text.0.as_bytes()).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(&ready.path), mode(ready.path.parent().unwrap())), (0o600, 0o700));
-    let config = load(&host.source(&[])).unwrap();
+    let config = load(&host.source(&[]), None).unwrap();
     let [known] = config.integrations.as_slice() else { panic!("{:?}", told(&config)) };
     assert_eq!(*known, ready.integration);
     let shown = serde_json::to_string(&known.settings()).unwrap();
