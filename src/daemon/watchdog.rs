@@ -93,7 +93,7 @@ mod tests {
             let waited = tokio::time::timeout(Duration::from_secs(30), alive.wait(pending::<()>()));
             assert!(waited.await.is_err());
             if expected.is_some() {
-                tokio::time::advance(Duration::from_secs(50)).await;
+                tokio::time::advance(Duration::from_secs(110)).await;
                 alive.wait(ready(())).await;
             }
             let stuck = stands_still(PATIENCE, ready(()), &watched).await;
