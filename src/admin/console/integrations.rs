@@ -344,8 +344,10 @@ async fn draft(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
     Ok(answer::page(&Page { tried: Some(tried), ..page }))
 }
 
-fn not_saved(fault: String) -> Refused {
-    Refused::Bad(format!("Nothing was saved: {fault}."))
+fn not_saved(mut fault: String) -> Refused {
+    fault.insert_str(0, "Nothing was saved: ");
+    fault.push('.');
+    Refused::Bad(fault)
 }
 
 /// Adds what a button asked for: `event`, `property-N` or `value-N` of the event N.

@@ -107,7 +107,8 @@ pub fn put_back(path: &Path, before: Option<&[u8]>) -> Result<(), String> {
 #[must_use]
 pub fn version(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let bits = digest.as_ref().iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte));
+    format!("{bits:032x}")
 }
 
 /// How many there are.
