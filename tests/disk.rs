@@ -293,14 +293,12 @@ fn an_error_of_an_open_or_a_rename_ends_the_start_and_harms_nothing() {
 }
 
 /// Goal: a save or a removal that is answered with an error has changed nothing, though the file was renamed or removed already.
-/// Method: every second fsync of the stored files' folder fails; the next one is that of putting back.
+/// Method: every fsync of the stored files' folder fails, also that of putting back, which is there all the same.
 #[test]
 fn an_edit_whose_last_fsync_fails_leaves_what_was_stored() {
     let upstream = Upstream::start(None, &[]);
     let host = Host::new(&upstream.url, "key", "");
     let folder = host.folder.path().join("state/integrations");
-    let command = traced(&host, "state/integrations", &["fsync:error=EIO:when=2+2"]);
-    let daemon = Host::start_as(command);
     let ask = |method: &str, batch: u32| {
         let body = format!(r#"{{"api_key":"key","endpoint":"{}","batch":{batch}}}"#, upstream.url);
         let length = body.len();
@@ -313,9 +311,13 @@ fn an_edit_whose_last_fsync_fails_leaves_what_was_stored() {
     };
     let failed = (500, "storage_failed".to_owned());
     let stored = || std::fs::read_to_string(folder.join("de.toml")).unwrap();
+    let daemon = host.start();
     assert_eq!(ask("PUT", 7), (200, String::new()));
     let before = stored();
     assert!(before.contains("batch = 7"));
+    assert_eq!(daemon.stop().0, Some(0));
+    let command = traced(&host, "state/integrations", &["fsync:error=EIO:when=1+"]);
+    let daemon = Host::start_as(command);
     assert_eq!(ask("PUT", 8), failed);
     assert_eq!(stored(), before, "the save");
     assert_eq!(ask("DELETE", 0), failed);
