@@ -148,7 +148,12 @@ async fn serve() -> String {
     address
 }
 
+/// Of the shape that the mapping gives it.
 fn record() -> Vec<u8> {
-    let frame = r#"{"id":""}"#.len();
-    format!(r#"{{"id":"{}"}}"#, "x".repeat(RECORD_BYTES - frame)).into_bytes()
+    let (begin, end) = (
+        r#"{"@type":"custom_event","id":"evt_1","timestamp":"2099-06-06T15:32:52+00:00","event_type":"product_viewed","identity_email":"jane.doe@example.com","properties":{"product_name":""#,
+        r#""}}"#,
+    );
+    let name = "x".repeat(RECORD_BYTES - begin.len() - end.len());
+    format!("{begin}{name}{end}").into_bytes()
 }
