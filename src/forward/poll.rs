@@ -23,7 +23,7 @@ use crate::spool::{
 /// Scopes of the dedupe window from here on are for ledgers: lanes are never so many.
 const SCOPES: u32 = 1 << 31;
 /// Entries that are doubted at once: of more, the rest counts as none of ours.
-const DOUBTED_MAX: usize = 10_000;
+const DOUBTED_MAX: usize = 1000;
 /// Entries that are copied at once: each may be a record of the largest size.
 const COPIED_MAX: usize = 100;
 /// Deliveries and records that are read at once.
@@ -183,6 +183,8 @@ impl Poller {
 
     /// The doubt about an entry that was not found; `None` once it is certain that it is none of ours.
     fn doubted(&self, rejection: &Rejection) -> Option<Doubted> {
+        // Without an id it will never be found.
+        rejection.record_id.as_ref()?;
         let before = self.doubted.get(&rejection.text);
         if before.is_some_and(|before| self.is_past(&before.until)) {
             return None;

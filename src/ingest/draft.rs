@@ -93,7 +93,8 @@ impl<'a> Draft<'a> {
         self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
     }
 
-    /// Takes one event in, whose text `body` gives. Returns reason and detail, and adds nothing, when it is not valid or no integration can take it.
+    /// Takes one event in, whose text `body` gives where it is asked for. Returns reason and detail, and adds nothing, when it
+    /// is not valid or no integration can take it.
     pub(super) fn add(
         &mut self,
         event: &'a Event<'_>,

@@ -122,6 +122,7 @@ fn joined(stretches: &[Points]) -> String {
 fn area(stretches: &[Points]) -> String {
     let mut path = String::new();
     for points in stretches {
+        // As above: writing into a `String` cannot fail.
         if let (Some((first, _)), Some((last, _))) = (points.first(), points.last()) {
             let _ = write!(path, "M{first:.1} {HEIGHT:.1}");
             for (x, y) in points {
