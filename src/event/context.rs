@@ -28,6 +28,12 @@ impl<'a> Context<'a> {
         self.own.get(key).or_else(|| self.shared?.get(key))
     }
 
+    /// The value of `member` in the object under `key`; `null` and a value of another kind read as absent.
+    #[must_use]
+    pub fn member(&self, key: &str, member: &str) -> Option<&'a RawValue> {
+        self.get(key).and_then(|object| value::member(object, member))
+    }
+
     /// The object under `key`; a value of another kind reads as absent.
     #[must_use]
     pub fn object(&self, key: &str) -> Option<Object<'a>> {

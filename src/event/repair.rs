@@ -13,6 +13,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 use super::error::BodyError;
 
 /// How deep arrays and objects may nest in a body.
@@ -65,9 +67,7 @@ pub fn repair(body: &[u8], depth_max: usize) -> Result<Cow<'_, str>, BodyError> 
 fn scan_string(body: &[u8], mut at: usize, repaired: &mut Repaired<'_>) -> usize {
     loop {
         let rest = body.get(at..).unwrap_or_default();
-        let Some(found) = rest.iter().position(|&byte| byte == b'"' || byte == b'\\') else {
-            return body.len();
-        };
+        let Some(found) = memchr2(b'"', b'\\', rest) else { return body.len() };
         at += found;
         if rest.get(found) == Some(&b'"') {
             return at + 1;

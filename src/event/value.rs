@@ -1,10 +1,13 @@
 //! Reading one raw value, and writing raw values into a new object.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::object::Object;
+use super::part::Key;
 
 /// Whether a value is `null`.
 #[must_use]
@@ -49,6 +52,43 @@ pub fn boolean(value: &RawValue) -> Option<bool> {
 #[must_use]
 pub fn object(value: &RawValue) -> Option<Object<'_>> {
     if value.get().starts_with('{') { Object::parse(value.get()) } else { None }
+}
+
+/// The value of `key` in an object, found without reading the others; `null` and anything else than an object read as absent.
+#[must_use]
+pub fn member<'a>(value: &'a RawValue, key: &str) -> Option<&'a RawValue> {
+    struct Member<'k>(&'k str);
+    impl<'de> DeserializeSeed<'de> for Member<'_> {
+        type Value = Option<&'de RawValue>;
+
+        fn deserialize<D: Deserializer<'de>>(
+            self,
+            deserializer: D,
+        ) -> Result<Self::Value, D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+    impl<'de> Visitor<'de> for Member<'_> {
+        type Value = Option<&'de RawValue>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = None;
+            while let Some(Key(key)) = map.next_key()? {
+                if key == self.0 {
+                    found = Some(map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    let mut text = serde_json::Deserializer::from_str(value.get());
+    Member(key).deserialize(&mut text).ok().flatten().filter(|value| !is_null(value))
 }
 
 /// The items of an array; `None` for anything else.
@@ -150,6 +190,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn one_member_is_that_of_the_whole_object(value in json(), more in json()) {
+            let repeated = format!(r#"{{"a":{value},"b":{more},"a":{more}}}"#);
+            for text in [value, repeated] {
+                let value = raw(&text);
+                let whole = object(value);
+                let keys = whole.iter().flat_map(Object::iter).map(|(key, _)| key);
+                for key in keys.chain(["absent"]) {
+                    let read = whole.as_ref().and_then(|whole| whole.get(key));
+                    prop_assert_eq!(member(value, key).map(RawValue::get), read.map(RawValue::get));
+                }
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_back(key in any::<String>(), written in any::<String>(), other in json()) {
             let mut out = Vec::new();

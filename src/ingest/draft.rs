@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::intake::Fed;
-use super::tally::{Ending, Tally};
+use super::tally::Ending;
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{BatchItem, Event, Kind};
@@ -25,22 +26,28 @@ use crate::spool::{
 const INVALID_SCOPE: u32 = 0;
 /// The scope of events that say something about consent and become no record.
 const CONSENT_SCOPE: u32 = u32::MAX;
+/// Room that is made ahead for the records of one request.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// What the events of a request come to, while they are gone through in order.
 pub(super) struct Draft<'a> {
-    pub(super) append: Append,
+    append: Append,
+    /// The records of `append`, one after the other, and how long each is: one buffer for all, as who commits them is another
+    /// thread, to which memory is costly to hand over.
+    records: Vec<u8>,
+    lengths: Vec<usize>,
     /// For each event: its items in the append, or how it ended without any.
     pub(super) events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
-    pub(super) identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
+    identities: BTreeMap<IdentityKey<'a>, Option<Bytes>>,
     pub(super) integrations: &'a [Fed],
     /// The categories of consent that some integration asks for.
-    pub(super) asked: BTreeSet<&'a str>,
+    asked: BTreeSet<&'a str>,
     /// The one `@type` of all records that are made here.
-    pub(super) record_type: Arc<str>,
-    /// How each event ended for each integration that it was mapped for.
-    pub(super) endings: Vec<(&'a Tally, Ending)>,
-    pub(super) received: UnixMillis,
+    record_type: Arc<str>,
+    /// For each integration: how the events that were mapped for it ended.
+    pub(super) endings: Vec<Vec<Ending>>,
+    received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
 }
@@ -55,21 +62,26 @@ pub(super) enum Planned {
 }
 
 impl<'a> Draft<'a> {
-    /// An empty draft of about `events` events, whose people are known by `identities`.
+    /// An empty draft of about `events` events in `bytes` bytes, whose people are known by `identities`.
     pub(super) fn new(
         integrations: &'a [Fed],
-        identities: HashMap<IdentityKey<'a>, Option<Bytes>>,
+        identities: BTreeMap<IdentityKey<'a>, Option<Bytes>>,
         received: UnixMillis,
-        events: usize,
+        (events, bytes): (usize, usize),
     ) -> Draft<'a> {
         let asked = integrations.iter().flat_map(|integration| &integration.rules.consent);
         let items = Vec::with_capacity(events);
+        // A record is about as long as its event.
+        let records =
+            Vec::with_capacity(bytes.saturating_mul(integrations.len()).min(BUFFER_BYTES_MAX));
         Draft {
             append: Append { items, ..Append::default() },
+            records,
+            lengths: Vec::with_capacity(events),
             events: Vec::with_capacity(events),
             identities,
             integrations,
-            endings: Vec::new(),
+            endings: integrations.iter().map(|_| Vec::with_capacity(events)).collect(),
             asked: asked.map(String::as_str).collect(),
             record_type: Arc::from(CUSTOM_EVENT),
             received,
@@ -88,7 +100,7 @@ impl<'a> Draft<'a> {
         let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
         let first = self.append.items.len();
         let once = Some(Once::new(INVALID_SCOPE, item.raw()));
-        let entry = self.quarantine(once, kind, None, &reason, &detail, &item.body());
+        let entry = quarantine(self.received, once, kind, None, &reason, &detail, &item.body());
         self.append.items.push(entry);
         self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
     }
@@ -109,52 +121,46 @@ impl<'a> Draft<'a> {
         refused
     }
 
-    /// What is stored for the user and for the device of an event.
-    fn stored(&self, event: &Event<'_>) -> (Option<Bytes>, Option<Bytes>) {
-        let (user, anonymous) = mapping::identity_keys(event);
-        let stored = |key: Option<IdentityKey<'_>>| self.identities.get(&key?)?.clone();
-        (stored(user), stored(anonymous))
-    }
-
     /// Maps one event for each integration.
     fn map(
         &mut self,
         event: &Event<'_>,
         body: &dyn Fn() -> Cow<'a, str>,
     ) -> Option<(String, String)> {
-        let (user, anonymous) = self.stored(event);
-        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
+        let identity = stored(&self.identities, event);
         let first = self.append.items.len();
         let (mut dropped, mut refused) = ("no_mapping", Vec::new());
         let fresh = OnceCell::new();
-        for integration in self.integrations {
-            let fresh_id = || fresh.get_or_init(fresh_id).clone();
+        for (integration, endings) in self.integrations.iter().zip(&mut self.endings) {
+            let fresh_id = || fresh.get_or_init(|| fresh_id(self.received)).clone();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
                 mapping::Outcome::Record(record) => {
-                    self.endings.push((&integration.tally, Ending::Item(self.append.items.len())));
+                    endings.push(Ending::Item(self.append.items.len()));
                     if record.event_type_truncated {
                         self.truncated.push((self.append.items.len(), integration.name.clone()));
                     }
                     let once =
                         event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
                     let person = person_of(event, record.identity_email.as_deref());
+                    self.records.extend_from_slice(&record.bytes);
+                    self.lengths.push(record.bytes.len());
                     self.append.items.push(Item {
                         once,
                         content: Content::Record {
                             lane: integration.lane(person),
                             record_type: self.record_type.clone(),
-                            record: Bytes::from(record.bytes),
+                            record: Bytes::new(), // see `finish`
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
                             first_seen: None,
                         },
                     });
                 }
                 mapping::Outcome::Dropped(reason) => {
-                    self.endings.push((&integration.tally, Ending::Dropped(reason)));
+                    endings.push(Ending::Dropped(reason));
                     dropped = reason.code();
                 }
                 mapping::Outcome::Refused { reason, detail } => {
-                    refused.push((integration, reason, detail));
+                    refused.push((integration, endings, reason, detail));
                 }
                 mapping::Outcome::Identity => {}
             }
@@ -163,20 +169,21 @@ impl<'a> Draft<'a> {
         if records == 0 {
             // In a batch the event itself becomes the next item, for the quarantine.
             let set_aside = Ending::Quarantined(self.append.items.len());
-            self.endings.extend(refused.iter().map(|(fed, ..)| (&*fed.tally, set_aside)));
-            if let Some((_, reason, detail)) = refused.into_iter().next() {
+            for (_, endings, ..) in &mut refused {
+                endings.push(set_aside);
+            }
+            if let Some((.., reason, detail)) = refused.into_iter().next() {
                 return Some((reason.to_owned(), detail));
             }
             self.events.push(Planned::Dropped(dropped));
             return None;
         }
-        for (integration, reason, detail) in refused {
+        for (integration, endings, reason, detail) in refused {
             let once = event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
             let kind = event.kind.as_str().to_owned();
-            let set_aside = Ending::Quarantined(self.append.items.len());
-            self.endings.push((&integration.tally, set_aside));
+            endings.push(Ending::Quarantined(self.append.items.len()));
             let name = Some(integration.name.clone());
-            let item = self.quarantine(once, kind, name, reason, &detail, &body());
+            let item = quarantine(self.received, once, kind, name, reason, &detail, &body());
             self.append.items.push(item);
         }
         let count = self.append.items.len() - first;
@@ -215,9 +222,7 @@ impl<'a> Draft<'a> {
         if stated.is_empty() {
             return;
         }
-        let (user, anonymous) = self.stored(event);
-        let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
-        let email = mapping::email(event, &identity);
+        let email = mapping::email(event, &stored(&self.identities, event));
         let mut item = (first < self.append.items.len()).then_some(first);
         if item.is_none()
             && let Some(id) = event.message_id.as_deref()
@@ -236,33 +241,60 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn quarantine(
-        &self,
-        once: Option<Once>,
-        kind: String,
-        integration: Option<String>,
-        reason: &str,
-        detail: &str,
-        raw: &str,
-    ) -> Item {
-        let entry = Quarantined {
-            origin: Origin::Event { kind, integration },
-            reason: reason.to_owned(),
-            detail: detail.to_owned(),
-            status: None,
-            at: self.received,
-            body: raw.as_bytes().to_vec(),
-            first_at: self.received,
-        };
-        Item { once, content: Content::Quarantine(Box::new(entry)) }
+    /// The append as it is to be committed.
+    pub(super) fn finish(&mut self) -> Append {
+        let mut append = mem::take(&mut self.append);
+        let mut records = Bytes::from(mem::take(&mut self.records));
+        let drafted = append.items.iter_mut().filter_map(|item| match &mut item.content {
+            Content::Record { record, .. } => Some(record),
+            Content::Quarantine(_) | Content::Nothing => None,
+        });
+        for (record, length) in drafted.zip(self.lengths.drain(..)) {
+            *record = records.split_to(length);
+        }
+        append
     }
 }
 
-/// The id of a record whose event brings none.
-fn fresh_id() -> String {
+/// What is stored of those whom an event is about.
+fn stored<'i>(
+    identities: &'i BTreeMap<IdentityKey<'i>, Option<Bytes>>,
+    event: &'i Event<'_>,
+) -> Identity<'i> {
+    let (user, anonymous) = mapping::identity_keys(event);
+    let stored = |key: Option<IdentityKey<'i>>| identities.get(&key?)?.as_deref();
+    Identity { user: stored(user), anonymous: stored(anonymous) }
+}
+
+/// An event for the quarantine.
+fn quarantine(
+    received: UnixMillis,
+    once: Option<Once>,
+    kind: String,
+    integration: Option<String>,
+    reason: &str,
+    detail: &str,
+    raw: &str,
+) -> Item {
+    let entry = Quarantined {
+        origin: Origin::Event { kind, integration },
+        reason: reason.to_owned(),
+        detail: detail.to_owned(),
+        status: None,
+        at: received,
+        body: raw.as_bytes().to_vec(),
+        first_at: received,
+    };
+    Item { once, content: Content::Quarantine(Box::new(entry)) }
+}
+
+/// The id of a record whose event brings none, and came at `received`.
+fn fresh_id(received: UnixMillis) -> String {
     let mut text = *b"evt_00000000000000000000000000000000";
     let (_, digits) = text.split_at_mut(4);
-    Uuid::now_v7().simple().encode_lower(digits);
+    let nanos = u32::try_from(received.0 % 1000).unwrap_or_default() * 1_000_000;
+    let at = Timestamp::from_unix(NoContext, received.0 / 1000, nanos);
+    Uuid::new_v7(at).simple().encode_lower(digits);
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -273,8 +305,8 @@ fn person_of<'p>(event: &'p Event<'_>, email: Option<&'p str>) -> Person<'p> {
 /// All identities that `events` ask for.
 pub(super) fn identity_keys<'e, 'a: 'e>(
     events: impl IntoIterator<Item = &'e Event<'a>>,
-) -> HashSet<IdentityKey<'e>> {
-    let mut keys = HashSet::new();
+) -> BTreeSet<IdentityKey<'e>> {
+    let mut keys = BTreeSet::new();
     for event in events {
         let (user, anonymous) = mapping::identity_keys(event);
         keys.extend(user.into_iter().chain(anonymous));

@@ -1,7 +1,7 @@
 //! One body: events → records → one append → the answer.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -149,7 +149,8 @@ impl Intake {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
         let integrations = self.fed()?;
-        let mut draft = self.draft(&integrations, identity_keys([&event]), received, 1).await?;
+        let size = (1, body.len());
+        let mut draft = self.draft(&integrations, identity_keys([&event]), received, size).await?;
         if let Some((reason, detail)) = draft.add(&event, &|| Cow::Borrowed(&*body)) {
             return Err(Refusal::new(
                 if reason == "too_large" { "too_large" } else { "invalid_event" },
@@ -177,7 +178,8 @@ impl Intake {
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
         let integrations = self.fed()?;
         let keys = identity_keys(valid);
-        let mut draft = self.draft(&integrations, keys, received, items.len()).await?;
+        let size = (items.len(), body.len());
+        let mut draft = self.draft(&integrations, keys, received, size).await?;
         for item in &items {
             draft.add_item(item);
         }
@@ -264,7 +266,8 @@ impl Intake {
             let name = integration.unwrap_or_default();
             return Err(invalid(format!("integration {name:?} is not configured")));
         };
-        let drafted = self.draft(integrations, identity_keys([event]), received, 1).await;
+        let size = (1, body.len());
+        let drafted = self.draft(integrations, identity_keys([event]), received, size).await;
         let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
         if let Some((_, detail)) = draft.add(event, &|| item.body()) {
             return Err(invalid(detail));
@@ -274,43 +277,45 @@ impl Intake {
                 "it would be dropped ({reason}): drop it, or change the mapping"
             )));
         }
-        for item in &mut draft.append.items {
+        let mut append = draft.finish();
+        for item in &mut append.items {
             item.once = None; // asked for by an operator
             if let Content::Record { first_seen, .. } = &mut item.content {
                 *first_seen = Some(received);
             }
         }
         // It came before everything that was said since.
-        draft.append.consents.retain(|said| !said.granted);
-        draft.append.releases.push(release);
-        self.spool.append(draft.append).await?;
+        append.consents.retain(|said| !said.granted);
+        append.releases.push(release);
+        self.spool.append(append).await?;
         Ok(())
     }
 
-    /// An empty draft of about `events` events, which knows the identities of `keys`.
+    /// An empty draft of about so many events and bytes, which knows the identities of `keys`.
     async fn draft<'a>(
         &self,
         integrations: &'a [Fed],
-        keys: HashSet<IdentityKey<'a>>,
+        keys: BTreeSet<IdentityKey<'a>>,
         received: UnixMillis,
-        events: usize,
+        size: (usize, usize),
     ) -> Result<Draft<'a>, Refusal> {
         let stored = keys.iter().map(|key| key.stored()).collect::<Vec<_>>();
         let traits =
             if stored.is_empty() { Vec::new() } else { self.spool.identities(stored).await? };
         let identities = keys.into_iter().zip(traits).collect();
-        Ok(Draft::new(integrations, identities, received, events))
+        Ok(Draft::new(integrations, identities, received, size))
     }
 
     /// Appends the draft and says what became of each event.
-    async fn commit(&self, draft: Draft<'_>) -> Result<Taken, Refusal> {
-        let Draft { append, events, truncated, endings, .. } = draft;
+    async fn commit(&self, mut draft: Draft<'_>) -> Result<Taken, Refusal> {
+        let append = draft.finish();
+        let Draft { events, truncated, endings, integrations, .. } = draft;
         let nothing =
             append.items.is_empty() && append.identities.is_empty() && append.consents.is_empty();
         let duplicates =
             if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
-        for (tally, ending) in endings {
-            tally.count(ending, &duplicates);
+        for (fed, endings) in integrations.iter().zip(endings) {
+            fed.tally.count(&endings, &duplicates);
         }
         let mut taken = Taken::new();
         let stored =

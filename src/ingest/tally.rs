@@ -1,8 +1,7 @@
 //! What became of events for each integration, since the daemon started.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mapping::DropReason;
 
@@ -19,15 +18,10 @@ pub(super) enum Ending {
 
 /// The counts of one integration, shared by all connections.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    accepted: AtomicU64,
-    duplicate: AtomicU64,
-    quarantined: AtomicU64,
-    dropped: [AtomicU64; DropReason::ALL.len()],
-}
+pub(super) struct Tally(Mutex<Tallied>);
 
 /// The counts of one integration when they were read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tallied {
     /// Events that became a record, and records that were pushed.
     pub accepted: u64,
@@ -35,47 +29,41 @@ pub struct Tallied {
     pub duplicate: u64,
     /// Events set aside, as they can become no record.
     pub quarantined: u64,
-    /// Events dropped, by [`DropReason::code`].
-    pub dropped: Vec<(&'static str, u64)>,
+    /// Events dropped, in the order of [`DropReason::ALL`].
+    pub dropped: [u64; DropReason::ALL.len()],
 }
 
 impl Tally {
-    /// Counts an event; `duplicates` are the items of its append that were skipped, ascending.
-    pub(super) fn count(&self, ending: Ending, duplicates: &[usize]) {
-        let repeated = |item: &usize| duplicates.binary_search(item).is_ok();
-        let count = match ending {
-            Ending::Item(item) | Ending::Quarantined(item) if repeated(&item) => &self.duplicate,
-            Ending::Item(_) => &self.accepted,
-            Ending::Quarantined(_) => &self.quarantined,
-            Ending::Dropped(reason) => {
-                let [no_mapping, disabled, consent] = &self.dropped;
-                match reason {
-                    DropReason::NoMapping => no_mapping,
-                    DropReason::Disabled => disabled,
-                    DropReason::Consent => consent,
+    /// Counts the events of a request; `duplicates` are the items of its append that were skipped, ascending.
+    pub(super) fn count(&self, endings: &[Ending], duplicates: &[usize]) {
+        let mut counts = self.lock();
+        for ending in endings {
+            let repeated = |item: &usize| duplicates.binary_search(item).is_ok();
+            *match ending {
+                Ending::Item(item) | Ending::Quarantined(item) if repeated(item) => {
+                    &mut counts.duplicate
                 }
-            }
-        };
-        count.fetch_add(1, Ordering::Relaxed);
+                Ending::Item(_) => &mut counts.accepted,
+                Ending::Quarantined(_) => &mut counts.quarantined,
+                Ending::Dropped(reason) => {
+                    let [no_mapping, disabled, consent] = &mut counts.dropped;
+                    match reason {
+                        DropReason::NoMapping => no_mapping,
+                        DropReason::Disabled => disabled,
+                        DropReason::Consent => consent,
+                    }
+                }
+            } += 1;
+        }
     }
 
     /// Counts records that were handed in ready.
     pub(super) fn pushed(&self, records: usize) {
-        self.accepted.fetch_add(records as u64, Ordering::Relaxed);
+        self.lock().accepted += records as u64;
     }
 
-    fn read(&self) -> Tallied {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Tallied {
-            accepted: read(&self.accepted),
-            duplicate: read(&self.duplicate),
-            quarantined: read(&self.quarantined),
-            dropped: DropReason::ALL
-                .map(DropReason::code)
-                .into_iter()
-                .zip(self.dropped.iter().map(read))
-                .collect(),
-        }
+    fn lock(&self) -> MutexGuard<'_, Tallied> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,7 +83,7 @@ impl Tallies {
     /// All of them, by name.
     pub(super) fn read(&self) -> BTreeMap<String, Tallied> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(name, tally)| (name.clone(), tally.read())).collect()
+        known.iter().map(|(name, tally)| (name.clone(), *tally.lock())).collect()
     }
 }
 
@@ -111,14 +99,11 @@ mod tests {
         endings.extend([Ending::Quarantined(3), Ending::Item(4)]);
         endings.extend(DropReason::ALL.map(Ending::Dropped));
         endings.push(Ending::Dropped(DropReason::Disabled));
-        for ending in endings {
-            tally.count(ending, &[1, 3]);
-        }
+        tally.count(&endings, &[1, 3]);
         tallies.of("uk").pushed(100);
         tallies.of("de");
         let read = tallies.read();
-        let dropped = vec![("no_mapping", 1), ("disabled", 2), ("consent", 1)];
-        let uk = Tallied { accepted: 102, duplicate: 2, quarantined: 1, dropped };
+        let uk = Tallied { accepted: 102, duplicate: 2, quarantined: 1, dropped: [1, 2, 1] };
         assert_eq!((&read["uk"], read["de"].accepted, read.len()), (&uk, 0, 2));
     }
 }

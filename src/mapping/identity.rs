@@ -24,7 +24,7 @@ pub struct Identity<'a> {
 const ID_BYTES_MAX: usize = 256;
 
 /// Whose identity it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdentityKey<'a> {
     /// That of a `userId`.
     User(&'a str),
@@ -101,9 +101,7 @@ fn all_traits<'a>(event: &Event<'a>) -> Object<'a> {
 /// for its `anonymousId`. Trimmed, otherwise as given; what is blank or no string is passed over.
 #[must_use]
 pub fn email(event: &Event<'_>, identity: &Identity<'_>) -> Option<String> {
-    let in_context =
-        || event.context.object("traits").and_then(|traits| address(traits.get("email")));
-    in_context()
+    address(event.context.member("traits", "email"))
         .or_else(|| address(event.traits.get("email")))
         .or_else(|| address(event.properties.get("email")))
         .map(Cow::into_owned)

@@ -49,8 +49,7 @@ pub(super) fn write(
     fresh_id: impl FnOnce() -> String,
 ) -> Record {
     let id = event.message_id.as_deref().map_or_else(|| fresh_id().into(), Cow::Borrowed);
-    let page = event.context.object("page");
-    let page_url = page.and_then(|page| page.get("url"));
+    let page_url = event.context.member("page", "url");
     let page_url_bytes = page_url.map_or(0, |url| url.get().len());
     let capacity = FRAME_BYTES + id.len() + event.properties.json_bytes() + page_url_bytes;
     let mut bytes = Vec::with_capacity(capacity);

@@ -167,6 +167,9 @@ impl Cache {
 
     /// Takes it that identities were used for events. Everything but traits keeps the order in which it was made.
     pub(super) fn used(&self, keys: &[String], found: &[Option<Identity>]) {
+        if found.iter().all(Option::is_none) {
+            return;
+        }
         let mut generations = self.lock();
         for (key, identity) in keys.iter().zip(found) {
             let Some(identity) = identity else { continue };

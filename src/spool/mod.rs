@@ -56,6 +56,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dedupe::Once;
@@ -231,7 +232,14 @@ impl Spool {
     }
 
     async fn hand_over(&self, work: Work) -> Result<(), AppendError> {
-        self.work.send(work).await.map_err(|_| self.closed())
+        match self.work.try_send(work) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(self.closed()),
+            // In a box: futures that hold it for a case that is rare would all be larger.
+            Err(TrySendError::Full(work)) => {
+                Box::pin(self.work.send(work)).await.map_err(|_| self.closed())
+            }
+        }
     }
 
     async fn answered<T>(

@@ -1,6 +1,6 @@
 //! What events become, by a draft or by an integration that is delivered. Nothing is stored.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ impl Service {
     /// A trial that knows what the daemon knows of the people in `items`.
     pub(super) async fn known_to(&self, items: &[BatchItem<'_>]) -> Result<Trial, EditError> {
         let events = items.iter().filter_map(|item| item.event.as_ref().ok());
-        let keys: HashSet<IdentityKey<'_>> = events
+        let keys: BTreeSet<IdentityKey<'_>> = events
             .flat_map(|event| {
                 let (user, anonymous) = identity_keys(event);
                 user.into_iter().chain(anonymous)

@@ -7,6 +7,7 @@ use super::writer::{Labels, Writer, family};
 use super::{Integration, Snapshot};
 use crate::clock::UnixMillis;
 use crate::forward::State;
+use crate::mapping::DropReason;
 use crate::spool::LaneStats;
 
 /// Why producers are refused: the codes that a health check may answer with.
@@ -198,8 +199,8 @@ impl Snapshot {
             "Events that the mapping does not send on, by reason: no_mapping, disabled or consent. Since the daemon started.",
         );
         let samples = tallied().flat_map(|(labels, tallied)| {
-            let reasons = tallied.dropped.iter();
-            reasons.map(move |(reason, count)| (with(&labels, "reason", reason), *count))
+            let reasons = DropReason::ALL.into_iter().zip(tallied.dropped);
+            reasons.map(move |(reason, count)| (with(&labels, "reason", reason.code()), count))
         });
         to.counters(&dropped, samples)?;
         let truncated = family(

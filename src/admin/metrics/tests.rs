@@ -29,7 +29,7 @@ fn integration(name: &str, state: State, delivered: bool) -> Integration {
         status,
         tallied: delivered.then(|| Tallied {
             accepted: 8,
-            dropped: vec![("consent", 2)],
+            dropped: [0, 0, 2],
             ..Tallied::default()
         }),
         pushes: delivered.then(|| Meter::default().read()),
