@@ -404,9 +404,9 @@ impl Integration {
         let Integration { name, origin: _, preset, events, lanes, forward } = self;
         let preset = preset.as_str();
         let mut text = format!(
-            "[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
-             timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = \"{}\"\n",
-            forward.endpoint,
+            "[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = {}\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
+             timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = {}\n",
+            quoted(&forward.endpoint.to_string()),
             listed(forward.consent.iter().map(|category| quoted(category))),
             forward.batch_records_max,
             show_duration(forward.linger),
@@ -416,7 +416,7 @@ impl Integration {
             forward.storm_limit,
             forward.pace.pushes_per_second_max(),
             show_duration(forward.poll_errors),
-            forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
+            quoted(&forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string)),
         );
         if let Some(authorities) = &forward.way.authorities {
             // Writing into a `String` cannot fail.

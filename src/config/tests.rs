@@ -81,6 +81,13 @@ fn the_contracts_file_is_read_whole_and_equals_the_defaults() {
     assert_eq!(again.effective(), whole.effective());
 }
 
+/// Found by garbling files: what is shown of it was no TOML.
+#[test]
+fn an_endpoint_with_a_backslash_is_shown_as_it_was_written() {
+    let odd = built(&WHOLE.replace("com/v2", r"com/\\v2")).unwrap();
+    assert_eq!(built(&odd.effective()).unwrap().effective(), odd.effective());
+}
+
 #[test]
 fn each_fault_has_its_place_and_says_what_would_be_right() {
     for (text, expected) in [
