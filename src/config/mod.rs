@@ -365,7 +365,7 @@ impl Config {
         let mut text = format!(
             "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nallow_users = [{}]\nallow_groups = [{}]\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
              [admin]\nsocket = {}\n{console}log = \"{log}\"\n\n\
-             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\nmax_identities = {}\n",
+             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\nkeep_events = {}\ndedupe_window = {}\nmax_identities = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
@@ -382,6 +382,7 @@ impl Config {
             show_size(spool.free_disk_min_bytes),
             show_size(spool.cache_bytes),
             spool.keep_delivered,
+            spool.keep_events,
             spool.dedupe_window,
             spool.identities_max,
         );

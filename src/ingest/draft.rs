@@ -17,14 +17,17 @@ use crate::mapping::person::{self, Person};
 use crate::mapping::record::CUSTOM_EVENT;
 use crate::mapping::{self, Identity, IdentityKey, consent};
 use crate::spool::{
-    Append, Consent, Content, Item, Once, Origin, PersonKey, PersonKeys, Quarantined,
-    RECORD_BYTES_MAX,
+    Append, Consent, Content, EVENT_BYTES_MAX, Item, Once, Origin, PersonKey, PersonKeys,
+    Quarantined, RECORD_BYTES_MAX,
 };
 
 /// The scope of events that no integration could read: their digest is that of their bytes.
 const INVALID_SCOPE: u32 = 0;
 /// The scope of events that say something about consent and become no record.
 const CONSENT_SCOPE: u32 = u32::MAX;
+/// Bytes of the events of one request that are kept: each has the batch's context in it, and may be far larger than what the
+/// request holds of it.
+pub(super) const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What the events of a request come to, while they are gone through in order.
 pub(super) struct Draft<'a> {
@@ -43,6 +46,8 @@ pub(super) struct Draft<'a> {
     pub(super) received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
+    /// Bytes of events that may still be kept beside their records; 0 where none are.
+    pub(super) kept_bytes_left: usize,
 }
 
 pub(super) enum Planned {
@@ -74,6 +79,7 @@ impl<'a> Draft<'a> {
             record_type: Arc::from(CUSTOM_EVENT),
             received,
             truncated: Vec::new(),
+            kept_bytes_left: 0,
         }
     }
 
@@ -126,7 +132,7 @@ impl<'a> Draft<'a> {
         let identity = Identity { user: user.as_deref(), anonymous: anonymous.as_deref() };
         let first = self.append.items.len();
         let (mut dropped, mut refused) = ("no_mapping", Vec::new());
-        let fresh = OnceCell::new();
+        let (fresh, mut kept) = (OnceCell::new(), None);
         for integration in self.integrations {
             let fresh_id = || fresh.get_or_init(fresh_id).clone();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
@@ -138,6 +144,7 @@ impl<'a> Draft<'a> {
                     let once =
                         event.message_id.as_deref().map(|id| Once::new(integration.scope, id));
                     let person = person_of(event, record.identity_email.as_deref());
+                    let event = kept.get_or_insert_with(|| self.kept(body)).clone();
                     self.append.items.push(Item {
                         once,
                         content: Content::Record {
@@ -146,6 +153,7 @@ impl<'a> Draft<'a> {
                             record: Bytes::from(record.bytes),
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
                             first_seen: None,
+                            event,
                         },
                     });
                 }
@@ -182,6 +190,19 @@ impl<'a> Draft<'a> {
         let count = self.append.items.len() - first;
         self.events.push(Planned::Items { first, count, quarantined: None });
         None
+    }
+
+    /// The text of an event, to be kept beside each of its records.
+    fn kept(&mut self, body: &dyn Fn() -> Cow<'a, str>) -> Option<Bytes> {
+        if self.kept_bytes_left == 0 {
+            return None;
+        }
+        let text = body();
+        let left = self.kept_bytes_left.checked_sub(text.len())?;
+        (text.len() <= EVENT_BYTES_MAX).then(|| {
+            self.kept_bytes_left = left;
+            Bytes::from(text.into_owned())
+        })
     }
 
     /// Merges the traits of an identify, for the later events of this request and for good.
