@@ -47,6 +47,7 @@ async fn append(spool: &Spool, lane: LaneId, commits: u32, records: u32) -> Dura
             record: record.clone(),
             person: PersonKeys::default(),
             first_seen: None,
+            event: None,
         },
     };
     let begun = Instant::now();

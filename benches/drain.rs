@@ -56,6 +56,7 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
             record: record.clone(),
             person: PersonKeys::default(),
             first_seen: None,
+            event: None,
         };
         let items = (0..PUSH_RECORDS).map(|n| Item { once: None, content: content(n) }).collect();
         spool.append(Append { items, ..Append::default() }).await.expect("an append");

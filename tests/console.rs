@@ -193,6 +193,7 @@ fn pages_hold_nothing_that_runs_and_no_key() {
         ("/events?state=delivered&id=good-1", 200, "good-1"),
         ("/events/1/1", 200, "&#60;script&#62;alert(1)&#60;/script&#62;"),
         ("/events/1/2", 200, "request id"),
+        ("/events/1/2", 200, "<code>spool.keep_events</code>"),
         ("/events/1/99", 404, "not kept any more"),
         ("/events/x/y", 404, "not kept any more"),
         ("/quarantine", 200, "rejected"),
@@ -223,6 +224,24 @@ fn pages_hold_nothing_that_runs_and_no_key() {
     let stranger = Visitor::new(&daemon);
     is_kept_in(&stranger.get("/login"), "/login");
     is_kept_in(&stranger.ask("GET", "/", "Host: x\r\n", ""), "a stranger's");
+}
+
+/// Goal: a kept event is shown beside the record that it became, each under its heading, escaped; and nothing is said to be
+/// missing.
+#[test]
+fn an_event_and_its_record_stand_side_by_side() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", "").with_console("");
+    let daemon = Host::start_as(host.command(&["--set", "spool.keep_events=true"]));
+    send(&host, &bad("b-1"));
+    let page = Visitor::signed_in(&host, &daemon).get("/events/1/1");
+    is_kept_in(&page, "/events/1/1");
+    let (before, after) = page.body.split_once("<h2 id=\"after\">After the mapping</h2>").unwrap();
+    let (_, before) = before.split_once("<h2 id=\"before\">Before the mapping</h2>").unwrap();
+    let evil = "&#60;script&#62;alert(1)&#60;/script&#62;";
+    assert!(before.contains("&#34;name&#34;") && before.contains(evil), "{before}");
+    assert!(after.contains("&#34;product_name&#34;") && after.contains(evil), "{after}");
+    assert!(!page.body.contains("spool.keep_events"));
 }
 
 /// Goal: by forms alone, integrations are paused, resumed and retried, and entries leave the quarantine.

@@ -100,14 +100,18 @@ fn log_files_with(host: &Host, text: &str) -> Vec<std::path::PathBuf> {
 }
 
 /// Goal: what was delivered of a person long ago is shown no more once the person is erased, and is gone from the disk
-/// once all that lay beside it is settled; what comes later is kept and shown.
+/// once all that lay beside it is settled, the event that is kept beside a record with it; what comes later is kept and
+/// shown.
 #[test]
 fn what_was_delivered_of_a_person_goes_from_debugger_and_disk() {
     let upstream = Upstream::start(None, &[]);
     let host = Host::new(&upstream.url, "key", "");
-    let daemon = host.start();
+    let keeping = || Host::start_as(host.command(&["--set", "spool.keep_events=true"]));
+    let daemon = keeping();
+    // What no record holds.
+    let only = "only in the event of jane";
     let batch = [
-        track("jane-1", r#""traits":{"email":"jane@x"}"#),
+        track("jane-1", &format!(r#""traits":{{"email":"jane@x"}},"context":{{"note":"{only}"}}"#)),
         track("bob-1", r#""traits":{"email":"bob@x"}"#),
     ];
     post(&host, "/v1/batch", &format!("[{}]", batch.join(",")));
@@ -116,7 +120,9 @@ fn what_was_delivered_of_a_person_goes_from_debugger_and_disk() {
         let events = host.pillarbox(&["events", "--json"]);
         String::from_utf8(events.stdout).unwrap()
     };
-    assert!(shown().contains("jane@x") && !log_files_with(&host, "jane@x").is_empty());
+    for text in ["jane@x", only] {
+        assert!(shown().contains(text) && !log_files_with(&host, text).is_empty(), "{text}");
+    }
     // What is queued beside it keeps its file; nothing of it is shown.
     upstream.handle.add_fault("status=503".parse().unwrap());
     post(&host, "/v1/batch", &format!("[{}]", track("bob-2", r#""traits":{"email":"bob@x"}"#)));
@@ -125,11 +131,14 @@ fn what_was_delivered_of_a_person_goes_from_debugger_and_disk() {
     assert!(!log_files_with(&host, "jane@x").is_empty());
     // A restart does not forget what has to go.
     daemon.kill();
-    let daemon = host.start();
+    let daemon = keeping();
     upstream.handle.clear_faults();
+    assert!(!log_files_with(&host, only).is_empty());
     assert!(host.pillarbox(&["retry-now"]).status.success());
     host.wait_until_settled();
-    support::wait_until("the files to go", || log_files_with(&host, "jane@x").is_empty());
+    for text in ["jane@x", only] {
+        support::wait_until("the files to go", || log_files_with(&host, text).is_empty());
+    }
     post(&host, "/v1/batch", &format!("[{}]", track("bob-3", r#""traits":{"email":"bob@x"}"#)));
     host.wait_until_settled();
     assert!(shown().contains("bob-3") && !log_files_with(&host, "bob-3").is_empty());

@@ -12,6 +12,7 @@ mod support;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use support::{Host, Producer, Upstream, wait_until};
 
@@ -152,4 +153,130 @@ fn what_ends_is_followed() {
     follower.wait().unwrap();
     reader.join().unwrap();
     assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// A line of `events --json`, its values byte for byte.
+#[derive(serde::Deserialize)]
+struct Line<'a> {
+    id: &'a str,
+    integration: &'a str,
+    #[serde(borrow)]
+    record: &'a RawValue,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+}
+
+/// What `events --json` prints, where the lines' ids begin with `id`: (id, integration, bytes of record and event, event).
+fn kept(host: &Host, id: &str) -> Vec<(String, String, usize, Option<String>)> {
+    let output = host.pillarbox(&["events", "--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Line<'_>>(line).unwrap());
+    let lines = lines.filter(|line| line.id.starts_with(id));
+    let told = lines.map(|line| {
+        let event = line.event.map(|event| event.get().to_owned());
+        let bytes = line.record.get().len() + event.as_ref().map_or(0, String::len);
+        (line.id.to_owned(), line.integration.to_owned(), bytes, event)
+    });
+    told.collect()
+}
+
+const SINGLE: &str = "{\"event\": \"Product Viewed\",\n \"messageId\": \"s-1\", \"properties\": {\"price\": 79.00, \"variant\": \"navy-m\"}}";
+
+/// Sends a single event, a batch with a context, a ready record, and an event that is too large to be kept.
+fn send_each_way(host: &Host) {
+    let mut producer = Producer::connect(&host.ingest());
+    let batch = r#"{"context":{"page":{"url":"https://x/y"}},"batch":[{"type":"track","event":"Product Viewed","messageId":"b-1","context":{"ip":"1"}},{"type":"track","messageId":"q-1"}]}"#;
+    let pad = "x".repeat(60_000);
+    let large =
+        format!(r#"{{"event":"Product Viewed","messageId":"l-1","context":{{"pad":"{pad}"}}}}"#);
+    for (path, body) in [
+        ("/v1/track", SINGLE),
+        ("/v1/batch", batch),
+        ("/v2/push", r#"[{"@type":"order","id":"p-1"}]"#),
+        ("/v1/track", &large),
+    ] {
+        let answer = producer.post(path, body);
+        assert!([200, 202].contains(&answer.status), "{}", answer.body);
+    }
+}
+
+/// Goal: with `spool.keep_events` each record is shown with the event that it was made of, byte for byte, over a restart as
+/// well; what has none is shown without; and all that was counted while it was queued is uncounted once it is settled.
+#[test]
+fn an_event_is_shown_before_and_after_its_mapping() {
+    let upstream = Upstream::start(None, &["status=503"]);
+    let other = format!(
+        "[[integration]]\nname = \"de\"\npreset = \"default\"\napi_key = \"key\"\nendpoint = \"{}\"\n",
+        upstream.url
+    );
+    let host = Host::new(&upstream.url, "key", &other);
+    let keeping = || Host::start_as(host.command(&["--set", "spool.keep_events=true"]));
+    let daemon = keeping();
+    send_each_way(&host);
+    let single = Some(SINGLE.replace('\n', " "));
+    let batched = Some(r#"{"type":"track","event":"Product Viewed","messageId":"b-1","context":{"page":{"url":"https://x/y"},"ip":"1"}}"#.to_owned());
+    daemon.kill();
+    let daemon = keeping();
+    for (id, event) in [("s-1", &single), ("b-1", &batched), ("p-1", &None), ("l-1", &None)] {
+        let kept = kept(&host, id);
+        assert!(kept.iter().all(|(.., found)| found == event), "{kept:?}");
+        let mut integrations: Vec<&str> = kept.iter().map(|(_, name, ..)| name.as_str()).collect();
+        integrations.sort_unstable();
+        assert_eq!(integrations, ["de", "uk"], "{id}");
+    }
+    let bytes: u64 = kept(&host, "").iter().filter(|it| it.1 == "uk").map(|it| it.2 as u64).sum();
+    assert_eq!(host.lane("queued_bytes"), bytes);
+
+    let shown = |id: &str| {
+        let output = host.pillarbox(&["events", "--id", id, "--integration", "uk"]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (before, after) =
+        shown("s-1").split_once("after it\n").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    assert!(before.contains("before the mapping\n{\n  \"event\": \"Product Viewed\""), "{before}");
+    assert!(
+        before.contains("\"variant\": \"navy-m\"") && after.contains("\"variant_id\": \"navy-m\"")
+    );
+    assert!(!shown("l-1").contains("the mapping"), "{}", shown("l-1"));
+
+    upstream.handle.clear_faults();
+    assert!(host.pillarbox(&["retry-now"]).status.success());
+    wait_until("both queues to be empty", || {
+        let status = host.status();
+        let queued = |nth: usize| status["integrations"][nth]["lane"]["queued_records"] == 0;
+        queued(0) && queued(1)
+    });
+    assert_eq!(host.lane("queued_bytes"), 0);
+    assert_eq!(kept(&host, "s-1")[0].3, single);
+
+    comes_back(&host, &upstream);
+    daemon.stop();
+    let daemon = host.start();
+    send(&host, &[track("n-1", "Product Viewed", "x@x")]);
+    assert!(kept(&host, "n-1").iter().all(|(.., event)| event.is_none()), "it was switched off");
+    assert_eq!(kept(&host, "s-1")[0].3, single);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// From the quarantine an event comes back as one, and is kept; a record comes back as a record.
+fn comes_back(host: &Host, upstream: &Upstream) {
+    let mended = r#"{"type":"track","event":"Product Viewed","messageId":"q-1"}"#;
+    let file = host.folder.path().join("mended.json");
+    std::fs::write(&file, mended).unwrap();
+    let edited = host.pillarbox(&["quarantine", "edit", "1", "--body", &file.to_string_lossy()]);
+    assert!(edited.status.success(), "{edited:?}");
+    let back = kept(host, "q-1");
+    assert!(!back.is_empty() && back.iter().all(|it| it.3.as_deref() == Some(mended)), "{back:?}");
+
+    host.wait_until_settled();
+    upstream.handle.add_fault("poison=bad-".parse().unwrap());
+    send(host, &[track("bad-1", "Product Viewed", "bob@x")]);
+    wait_until("the quarantine", || host.status()["quarantined"] == 2);
+    upstream.handle.clear_faults();
+    assert!(host.pillarbox(&["quarantine", "retry", "--all"]).status.success());
+    host.wait_until_settled();
+    let uk: Vec<bool> =
+        kept(host, "bad-1").iter().filter(|it| it.1 == "uk").map(|it| it.3.is_some()).collect();
+    assert_eq!(uk, [true, false]);
+    assert_eq!(host.lane("queued_bytes"), 0);
 }

@@ -1,5 +1,5 @@
-//! Promise 7 under load: `max_records` and `max_bytes` hold exactly, and are left again as the queue drains; and what
-//! `sync = "500ms"` gives up for its speed.
+//! Promise 7 under load: `max_records` and `max_bytes` hold exactly, and are left again as the queue drains; what is kept of
+//! one request is bounded; and what `sync = "500ms"` gives up for its speed.
 
 #![allow(
     clippy::unwrap_used,
@@ -180,5 +180,26 @@ fn an_interval_of_sync_loses_nothing_to_a_kill() {
     let daemon = host.start();
     host.wait_until_settled();
     assert_eq!(upstream.ids(), ids);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// A context that counts for a whole batch lies in each of its events: what is kept of them is bounded all the same, and
+/// each event is accepted.
+#[test]
+fn what_is_kept_of_one_request_is_bounded() {
+    let upstream = Upstream::start(None, &["status=503"]);
+    let host = Host::new(&upstream.url, "key", "");
+    let daemon = Host::start_as(host.command(&["--set", "spool.keep_events=true"]));
+    let events: Vec<String> = (0..1000).map(|n| event(&format!("e-{n}"))).collect();
+    let pad = "x".repeat(59_000);
+    let body = format!(r#"{{"context":{{"pad":"{pad}"}},"batch":[{}]}}"#, events.join(","));
+    let answer = Producer::connect(&host.ingest()).post("/v1/batch", &body);
+    assert_eq!((answer.status, &answer.json()["accepted"]), (200, &1000.into()));
+    let (queued, kept_max) = (host.lane("queued_bytes"), 8 << 20);
+    let records = 1000 * 500;
+    assert!((kept_max - 60_000..kept_max + records).contains(&queued), "{queued}");
+    upstream.handle.clear_faults();
+    host.wait_until_settled();
+    assert_eq!((upstream.ids().len(), host.lane("queued_bytes")), (1000, 0));
     assert_eq!(daemon.stop().0, Some(0));
 }

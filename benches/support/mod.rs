@@ -78,6 +78,7 @@ pub(crate) fn options(directory: &Path) -> Options {
         bytes_max: u64::MAX,
         free_disk_min_bytes: 0,
         keep_delivered: 10_000,
+        keep_events: false,
         dedupe_window: 100_000,
         identities_max: 1_000_000,
     }

@@ -1,5 +1,5 @@
 //! The event debugger: every record that is queued, and those that are kept, with what became of them. It reads the log
-//! itself: no second copy is written.
+//! itself: no second copy is written. The event that a record was made of lies beside it in the log, where that is asked for.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::spool::{Delivery, End, Entry, LaneId, ReadError, Seq, Spool};
 
 const LIMIT: usize = 50;
 const LIMIT_MAX: usize = 1000;
-/// Bytes of the records in one answer.
+/// Bytes of the records and events in one answer.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Records of a lane that are looked at, unless all are asked for.
 const SEARCHED_MAX: u64 = 100_000;
@@ -91,7 +91,7 @@ impl EventsFound {
         self.events.sort_by_key(order);
         let mut bytes = 0;
         let kept = self.events.iter().rev().take(limit).take_while(|event| {
-            bytes += event.record.get().len();
+            bytes += event.bytes();
             bytes <= ANSWER_BYTES_MAX
         });
         let over = self.events.len() - kept.count();
@@ -100,7 +100,7 @@ impl EventsFound {
     }
 
     fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.record.get().len()).sum()
+        self.events.iter().map(EventFound::bytes).sum()
     }
 }
 
@@ -134,7 +134,7 @@ async fn newest(
                 return Ok(());
             }
             left -= 1;
-            bytes += event.record.get().len();
+            bytes += event.bytes();
             found.events.push(event);
         }
         end = from;
@@ -214,7 +214,6 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
     let state = end.map_or(if ended { "settled" } else { "queued" }, End::as_str);
     // A number in it may be larger than any that Rust knows: then nothing of it is read.
     let fields: Fields = serde_json::from_slice(&entry.record).unwrap_or_default();
-    let record = String::from_utf8_lossy(&entry.record).into_owned();
     EventFound {
         integration: lane.integration.clone(),
         lane: lane.id.0,
@@ -235,15 +234,27 @@ fn known(lane: &Lane, entry: &Entry, deliveries: &[Delivery]) -> EventFound {
             answer: push.answer.clone(),
             request_id: request_id(&push.answer),
         }),
-        record: RawValue::from_string(record).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        record: json(&entry.record),
+        event: entry.event.as_deref().map(json),
     }
+}
+
+/// What is stored, as it stands.
+fn json(bytes: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 impl EventFound {
     /// Without anything of its person, who was erased since.
     fn emptied(self) -> EventFound {
         let record = RawValue::NULL.to_owned();
-        EventFound { id: None, event_type: None, email: None, push: None, record, ..self }
+        let (id, event_type, email, push, event) = (None, None, None, None, None);
+        EventFound { id, event_type, email, push, record, event, ..self }
+    }
+
+    fn bytes(&self) -> usize {
+        self.record.get().len() + self.event.as_ref().map_or(0, |event| event.get().len())
     }
 }
 

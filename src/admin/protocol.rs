@@ -171,6 +171,9 @@ pub struct EventFound {
     pub push: Option<PushFound>,
     /// What is or was pushed, byte for byte.
     pub record: Box<RawValue>,
+    /// The event that it was made of, as it came in, where that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<Box<RawValue>>,
 }
 
 /// A push that settled records.

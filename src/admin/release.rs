@@ -192,7 +192,7 @@ fn item(
     first_at: UnixMillis,
 ) -> Item {
     let (record_type, first_seen) = (Arc::from(record_type), Some(first_at));
-    let content = Content::Record { lane, record_type, record, person, first_seen };
+    let content = Content::Record { lane, record_type, record, person, first_seen, event: None };
     Item { once: None, content }
 }
 

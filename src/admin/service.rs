@@ -308,7 +308,7 @@ impl Service {
                     break;
                 }
                 let records = entries.len() as u64;
-                let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
+                let bytes = entries.iter().map(|entry| entry.bytes() as u64).sum();
                 let end = End::Erased;
                 let (apart, copies, delivery) = (Vec::new(), Vec::new(), None);
                 let settlement =

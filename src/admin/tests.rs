@@ -64,6 +64,7 @@ impl Host {
             bytes_max: 1 << 30,
             free_disk_min_bytes: 0,
             keep_delivered: 10,
+            keep_events: false,
             dedupe_window: 100,
             identities_max: 1_000_000,
         };
@@ -210,6 +211,7 @@ async fn a_queue_that_nobody_delivers_can_be_dropped() {
         record: Bytes::from_static(b"{}"),
         person: PersonKeys::default(),
         first_seen: None,
+        event: None,
     };
     for lane in [old, host.lane] {
         let items = (0..2500).map(|_| Item { once: None, content: content(lane) }).collect();

@@ -280,6 +280,7 @@ fn config(folder: &Path, endpoint: &str) -> anyhow::Result<Config> {
             bytes_max: 1 << 30,
             free_disk_min_bytes: 0,
             keep_delivered: 1000,
+            keep_events: false,
             dedupe_window: 1000,
             identities_max: 1000,
         },

@@ -51,7 +51,7 @@ pub(super) struct Events {
     /// Go on with each record that ends from now on
     #[arg(long)]
     follow: bool,
-    /// Show payload and answer of each
+    /// Show payload and answer of each, and the event before the mapping where it is kept
     #[arg(long)]
     full: bool,
     /// A JSON object a line, for machines
@@ -79,7 +79,9 @@ pub(super) async fn run(events: &Events) -> Result<(), Failure> {
         let full = events.full || (events.id.is_some() && !events.follow);
         for event in &found.events {
             if events.json {
-                show::line(&serde_json::to_string(event).map_err(anyhow::Error::from)?);
+                let line = serde_json::to_string(event).map_err(anyhow::Error::from)?;
+                // What came in may have line ends between its tokens, which would end the line.
+                show::line(&line.replace('\n', " "));
             } else {
                 show::line(&text(event, full));
             }
@@ -138,6 +140,11 @@ fn text(event: &EventFound, full: bool) -> String {
         }
     }
     lines.extend(advised(event).iter().map(|advice| format!("{DIM}{}{DIM:#}", printable(advice))));
+    if let Some(before) = &event.event {
+        lines.push(format!("{DIM}before the mapping{DIM:#}"));
+        lines.push(printable_lines(&pretty(before.get())));
+        lines.push(format!("{DIM}after it{DIM:#}"));
+    }
     lines.push(printable_lines(&pretty(event.record.get())));
     lines.join("\n")
 }

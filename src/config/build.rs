@@ -201,6 +201,7 @@ fn spool(section: &Section, state_dir: &Path, faults: &mut Collector<'_>) -> Opt
         bytes_max: section.size("max_bytes", faults),
         free_disk_min_bytes: section.size("min_free_disk", faults),
         keep_delivered: section.count("keep_delivered", faults),
+        keep_events: section.switch("keep_events", faults),
         dedupe_window: whole(section.count("dedupe_window", faults)),
         identities_max: section.count("max_identities", faults),
     }

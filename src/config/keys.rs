@@ -23,6 +23,8 @@ pub enum Kind {
     Count(u64, u64),
     /// A number of at least 0.
     Rate,
+    /// `true` or `false`.
+    Switch,
     /// An array of texts.
     Names,
     /// One of these texts.
@@ -65,7 +67,7 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
 /// All keys, in the order of the contract (DESIGN.md section 7).
-pub const KEYS: [Key; 43] = [
+pub const KEYS: [Key; 44] = [
     key("", "state_dir", "/var/lib/pillarbox", Kind::Path, "Holds the spool; created when absent."),
     key(
         "ingest",
@@ -181,6 +183,13 @@ pub const KEYS: [Key; 43] = [
         "10_000",
         Kind::Count(0, u64::MAX),
         "Settled records kept per integration.",
+    ),
+    key(
+        "spool",
+        "keep_events",
+        "false",
+        Kind::Switch,
+        "Keeps the event beside each record, for the event debugger; takes about twice the room in the log.",
     ),
     key(
         "spool",

@@ -365,7 +365,7 @@ impl Config {
         let mut text = format!(
             "state_dir = {}\n\n[ingest]\nsocket = {}\nsocket_mode = \"{:04o}\"\nallow_users = [{}]\nallow_groups = [{}]\nlisten = [{}]\nwrite_keys = [{}]\nmax_request = \"{}\"\nmax_connections = {}\nread_timeout = \"{}\"\n\n\
              [admin]\nsocket = {}\n{console}log = \"{log}\"\n\n\
-             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\ndedupe_window = {}\nmax_identities = {}\n",
+             [spool]\nsync = \"{sync}\"\nmax_records = {}\nmax_bytes = \"{}\"\nmin_free_disk = \"{}\"\ncache = \"{}\"\nkeep_delivered = {}\nkeep_events = {}\ndedupe_window = {}\nmax_identities = {}\n",
             quoted(&self.state_dir.to_string_lossy()),
             quoted(&self.ingest.socket.to_string_lossy()),
             self.ingest.socket_mode,
@@ -382,6 +382,7 @@ impl Config {
             show_size(spool.free_disk_min_bytes),
             show_size(spool.cache_bytes),
             spool.keep_delivered,
+            spool.keep_events,
             spool.dedupe_window,
             spool.identities_max,
         );
@@ -404,9 +405,9 @@ impl Integration {
         let Integration { name, origin: _, preset, events, lanes, forward } = self;
         let preset = preset.as_str();
         let mut text = format!(
-            "[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = \"{}\"\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
-             timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = \"{}\"\n",
-            forward.endpoint,
+            "[[integration]]\nname = {name:?}\napi_key = \"***\"\nendpoint = {}\npreset = \"{preset}\"\nconsent = [{}]\nbatch = {}\nlinger = \"{}\"\nlanes = {lanes}\n\
+             timeout = \"{}\"\nretry = {{ initial = \"{}\", max = \"{}\" }}\nstorm_limit = {}\nmax_pushes_per_second = {}\npoll_errors = \"{}\"\nproxy = {}\n",
+            quoted(&forward.endpoint.to_string()),
             listed(forward.consent.iter().map(|category| quoted(category))),
             forward.batch_records_max,
             show_duration(forward.linger),
@@ -416,7 +417,7 @@ impl Integration {
             forward.storm_limit,
             forward.pace.pushes_per_second_max(),
             show_duration(forward.poll_errors),
-            forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string),
+            quoted(&forward.way.proxy.as_ref().map_or(way::DIRECT.to_owned(), Proxy::to_string)),
         );
         if let Some(authorities) = &forward.way.authorities {
             // Writing into a `String` cannot fail.

@@ -28,6 +28,7 @@ fn overrides_win_in_their_order() {
         ),
         ("spool.sinc=1s", "--set spool.sinc: unknown key `sinc`: did you mean `sync`?"),
         ("spool.max_records=many", "--set spool.max_records: `max_records` must be"),
+        ("spool.keep_events=on", "--set spool.keep_events: `keep_events` must be true or false"),
         ("nonsense", "--set: must be KEY=VALUE"),
     ] {
         let faults = with(&[set], &[]).unwrap_err().to_string();
@@ -81,6 +82,13 @@ fn values_may_be_written_as_in_the_file() {
     assert!(fault.ends_with("`sync`: what begins with a quote or bracket must be TOML"), "{fault}");
     let config = with(&["spool.max_records=10_000", "spool.cache=\"64MiB\""], &[]).unwrap();
     assert_eq!((config.spool.records_max, config.spool.cache_bytes), (10_000, 64 << 20));
+    for (set, environment) in [
+        (&["spool.keep_events=true"][..], &[][..]),
+        (&[], &[("PILLARBOX__SPOOL__KEEP_EVENTS", "true")]),
+    ] {
+        let config = with(set, environment).unwrap();
+        assert!(config.spool.keep_events && config.effective().contains("\nkeep_events = true\n"));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::mapping::Table;
 enum Raw {
     Text(String),
     Number(String),
-    Bool,
+    Bool(bool),
     List(Vec<Option<String>>),
     Table,
     /// From an override: its key says how to read it.
@@ -39,7 +39,7 @@ impl Raw {
                 decimal.map_or(Raw::Table, Raw::Number)
             }
             DeValue::Float(number) => Raw::Number(number.as_str().replace('_', "")),
-            DeValue::Boolean(_) => Raw::Bool,
+            DeValue::Boolean(value) => Raw::Bool(*value),
             DeValue::Array(items) => {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 Raw::List(texts.collect())
@@ -282,6 +282,16 @@ impl Section {
             raw.number()?.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.0)
         });
         read.unwrap_or(0.0)
+    }
+
+    /// Whether the key is switched on.
+    pub(super) fn switch(&self, name: &str, faults: &mut Collector<'_>) -> bool {
+        let read = self.scalar(name, faults, "true or false", |raw| match raw {
+            Raw::Bool(value) => Some(*value),
+            Raw::Plain(text) => text.trim().parse().ok(),
+            _ => None,
+        });
+        read.unwrap_or(self.default_of(name) == "true")
     }
 
     /// A list of texts, none of them empty; an override may separate them by commas. No text at all is no list: what

@@ -33,6 +33,7 @@ max_bytes = "8GiB"
 min_free_disk = "256MiB"
 cache = "32MiB"
 keep_delivered = 10_000
+keep_events = false
 dedupe_window = 100_000
 max_identities = 1_000_000
 
@@ -81,6 +82,13 @@ fn the_contracts_file_is_read_whole_and_equals_the_defaults() {
     assert_eq!(again.effective(), whole.effective());
 }
 
+/// Found by garbling files: what is shown of it was no TOML.
+#[test]
+fn an_endpoint_with_a_backslash_is_shown_as_it_was_written() {
+    let odd = built(&WHOLE.replace("com/v2", r"com/\\v2")).unwrap();
+    assert_eq!(built(&odd.effective()).unwrap().effective(), odd.effective());
+}
+
 #[test]
 fn each_fault_has_its_place_and_says_what_would_be_right() {
     for (text, expected) in [
@@ -105,6 +113,8 @@ fn each_fault_has_its_place_and_says_what_would_be_right() {
             "p.toml:2:1: `max_records` must be a whole number of at least 1",
         ),
         ("[spool]\nmax_records = 1.5\n", "`max_records` must be a whole number"),
+        ("[spool]\nkeep_events = \"yes\"\n", "p.toml:2:1: `keep_events` must be true or false"),
+        ("[spool]\nkeep_events = 1\n", "p.toml:2:1: `keep_events` must be true or false"),
         (
             "[ingest]\nsocket_mode = \"999\"\n",
             "p.toml:2:1: `socket_mode` must be permission bits in octal",

@@ -2,12 +2,12 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::spool::{End, Entry, RECORD_BYTES_MAX, Seq};
+use crate::spool::{ENTRY_BYTES_MAX, End, Entry, Seq};
 
 /// Records that Ometria takes in a push (OMETRIA.md).
 pub const RECORDS_MAX: usize = 100;
-/// What a push can hold at most: what is peeked for it.
-pub const BYTES_MAX: usize = RECORDS_MAX * (RECORD_BYTES_MAX + 1) + 1;
+/// What the records of a push take at most, with the events that are kept beside them: what is peeked for it.
+pub const BYTES_MAX: usize = RECORDS_MAX * ENTRY_BYTES_MAX;
 
 /// How many of `entries` go into the next push, and whether waiting could add to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ pub(super) mod tests {
             record: Bytes::from(format!(r#"{{"id":"{seq}"}}"#)),
             person: PersonKeys::default(),
             first_seen: None,
+            event: None,
             committed_at: UnixMillis(0),
         };
         (1..).zip(types).map(entry).collect()

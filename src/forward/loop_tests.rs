@@ -86,6 +86,7 @@ impl Lane {
             bytes_max: 1 << 30,
             free_disk_min_bytes: 0,
             keep_delivered: 50,
+            keep_events: false,
             dedupe_window: 10,
             identities_max: 1_000_000,
         };
@@ -134,6 +135,7 @@ impl Lane {
                     record,
                     person: PersonKeys::new([PersonKey(id)]),
                     first_seen: None,
+                    event: None,
                 },
             }
         };
@@ -387,6 +389,7 @@ async fn a_push_of_the_largest_records_goes_whole() {
         record: record(id),
         person: PersonKeys::default(),
         first_seen: None,
+        event: None,
     };
     let items = (1..=101).map(|id| Item { once: None, content: item(id) }).collect();
     lane.spool.append(Append { items, ..Append::default() }).await.unwrap();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::batch::RECORDS_MAX;
+use super::batch::{BYTES_MAX, RECORDS_MAX};
 use super::failure::PushError;
 use super::ledger::{self, Rejection};
 use super::push::{Answer, HttpUpstream};
@@ -28,7 +28,6 @@ const DOUBTED_MAX: usize = 1000;
 const COPIED_MAX: usize = 100;
 /// Deliveries and records that are read at once.
 const READ_MAX: usize = 1000;
-const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What an operator is told of the ledger.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +230,7 @@ impl Poller {
                     }
                     let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
                     let from = delivery.first;
-                    let pushed = self.spool.peek_kept(*lane, from, records, READ_BYTES_MAX).await?;
+                    let pushed = self.spool.peek_kept(*lane, from, records, BYTES_MAX).await?;
                     let apart = self.spool.apart(*lane, &pushed, &[]).await?;
                     let is_erased = |seq| apart.iter().any(|(of, _)| *of == seq);
                     let was_sent = |seq| delivery.end_of(seq) == Some(delivery.end);

@@ -71,7 +71,7 @@ fn settled(
     delivery: Delivery,
     copies: Vec<Quarantined>,
 ) -> Settlement {
-    let bytes = entries.iter().map(|entry| entry.record.len() as u64).sum();
+    let bytes = entries.iter().map(|entry| entry.bytes() as u64).sum();
     let Delivery { first, records, end, ref apart, .. } = delivery;
     let (lane, apart) = (source.lane, apart.clone());
     let delivery = Some(delivery);
@@ -149,6 +149,15 @@ mod tests {
         assert_eq!((delivery.status, delivery.attempt, delivery.answer.as_str()), (202, 3, "{}"));
         assert_eq!((delivery.sent_at, delivery.answered_at), (UnixMillis(1000), UnixMillis(2000)));
         assert!(settlement(SOURCE, &[], &attempt, End::Delivered, Vec::new()).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_beside_a_record_is_settled_with_it_and_copied_nowhere() {
+        let (mut entries, attempt) = (entries(&["a", "a"]), attempt(400, "{}"));
+        entries[1].event = Some("the event".into());
+        let settled = settlement(SOURCE, &entries, &attempt, End::Delivered, Vec::new()).unwrap();
+        assert_eq!(settled.bytes, 20 + 9);
+        assert_eq!(copy(SOURCE, &entries[1], "rejected", &attempt).body, entries[1].record);
     }
 
     #[test]

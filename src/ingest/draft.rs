@@ -18,8 +18,8 @@ use crate::mapping::person::{self, Person};
 use crate::mapping::record::CUSTOM_EVENT;
 use crate::mapping::{self, Identity, IdentityKey, consent};
 use crate::spool::{
-    Append, Consent, Content, Item, Once, Origin, PersonKey, PersonKeys, Quarantined,
-    RECORD_BYTES_MAX,
+    Append, Consent, Content, EVENT_BYTES_MAX, Item, Once, Origin, PersonKey, PersonKeys,
+    Quarantined, RECORD_BYTES_MAX,
 };
 
 /// The scope of events that no integration could read: their digest is that of their bytes.
@@ -28,6 +28,9 @@ const INVALID_SCOPE: u32 = 0;
 const CONSENT_SCOPE: u32 = u32::MAX;
 /// Room that is made ahead for the records of one request.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the events of one request that are kept: each has the batch's context in it, and may be far larger than what the
+/// request holds of it.
+pub(super) const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// What the events of a request come to, while they are gone through in order.
 pub(super) struct Draft<'a> {
@@ -50,6 +53,8 @@ pub(super) struct Draft<'a> {
     received: UnixMillis,
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
+    /// Bytes of events that may still be kept beside their records; 0 where none are.
+    pub(super) kept_bytes_left: usize,
 }
 
 pub(super) enum Planned {
@@ -86,6 +91,7 @@ impl<'a> Draft<'a> {
             record_type: Arc::from(CUSTOM_EVENT),
             received,
             truncated: Vec::new(),
+            kept_bytes_left: 0,
         }
     }
 
@@ -130,7 +136,7 @@ impl<'a> Draft<'a> {
         let identity = stored(&self.identities, event);
         let first = self.append.items.len();
         let (mut dropped, mut refused) = ("no_mapping", Vec::new());
-        let fresh = OnceCell::new();
+        let (fresh, mut kept) = (OnceCell::new(), None);
         for (integration, endings) in self.integrations.iter().zip(&mut self.endings) {
             let fresh_id = || fresh.get_or_init(|| fresh_id(self.received)).clone();
             match mapping::map(event, &identity, &integration.rules, fresh_id) {
@@ -144,6 +150,8 @@ impl<'a> Draft<'a> {
                     let person = person_of(event, record.identity_email.as_deref());
                     self.records.extend_from_slice(&record.bytes);
                     self.lengths.push(record.bytes.len());
+                    let left = &mut self.kept_bytes_left;
+                    let event = kept.get_or_insert_with(|| keep(left, body)).clone();
                     self.append.items.push(Item {
                         once,
                         content: Content::Record {
@@ -152,6 +160,7 @@ impl<'a> Draft<'a> {
                             record: Bytes::new(), // see `finish`
                             person: PersonKeys::new(person::needs(person).map(PersonKey)),
                             first_seen: None,
+                            event,
                         },
                     });
                 }
@@ -264,6 +273,19 @@ fn stored<'i>(
     let (user, anonymous) = mapping::identity_keys(event);
     let stored = |key: Option<IdentityKey<'i>>| identities.get(&key?)?.as_deref();
     Identity { user: stored(user), anonymous: stored(anonymous) }
+}
+
+/// The text of an event, to be kept beside each of its records, as long as there are bytes `left` for it.
+fn keep<'a>(left: &mut usize, body: &dyn Fn() -> Cow<'a, str>) -> Option<Bytes> {
+    if *left == 0 {
+        return None;
+    }
+    let text = body();
+    let fewer = left.checked_sub(text.len())?;
+    (text.len() <= EVENT_BYTES_MAX).then(|| {
+        *left = fewer;
+        Bytes::from(text.into_owned())
+    })
 }
 
 /// An event for the quarantine.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::{Fate, Outcome, Refusal, Taken};
-use super::draft::{Draft, Planned, identity_keys};
+use super::draft::{Draft, KEPT_BYTES_MAX, Planned, identity_keys};
 use super::push;
 use super::tally::{Tallied, Tallies, Tally};
 use crate::clock::UnixMillis;
@@ -221,6 +221,7 @@ impl Intake {
                         record,
                         person,
                         first_seen: None,
+                        event: None,
                     },
                 }
             }));
@@ -303,7 +304,11 @@ impl Intake {
         let traits =
             if stored.is_empty() { Vec::new() } else { self.spool.identities(stored).await? };
         let identities = keys.into_iter().zip(traits).collect();
-        Ok(Draft::new(integrations, identities, received, size))
+        let mut draft = Draft::new(integrations, identities, received, size);
+        if self.spool.keeps_events() {
+            draft.kept_bytes_left = KEPT_BYTES_MAX;
+        }
+        Ok(draft)
     }
 
     /// Appends the draft and says what became of each event.
@@ -371,6 +376,7 @@ mod tests {
             bytes_max: 1 << 20,
             free_disk_min_bytes: 0,
             keep_delivered: 0,
+            keep_events: false,
             dedupe_window: 10,
             identities_max: 1_000_000,
         };

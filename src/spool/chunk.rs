@@ -12,19 +12,23 @@ use bincode::Options as _;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::entry::{Entry, LaneId, PersonKey, PersonKeys, RECORD_BYTES_MAX, Seq};
+use super::entry::{ENTRY_BYTES_MAX, Entry, LaneId, PersonKey, PersonKeys, Seq};
 use crate::clock::UnixMillis;
 
-/// A chunk is closed before its records exceed this; a larger record fills one alone.
+/// A chunk is closed before its records, with their events, exceed this; a larger one fills a chunk alone.
 pub const CHUNK_BYTES: usize = 28 * 1024;
 /// Records in one chunk: small records must not make a chunk slow to read.
 pub const CHUNK_RECORDS_MAX: usize = 512;
-/// The largest value this module makes: one record of the largest size and what stands around it.
-pub const VALUE_BYTES_MAX: usize = RECORD_BYTES_MAX + 1024;
+/// The largest value this module makes: one record and event of the largest size and what stands around them.
+pub const VALUE_BYTES_MAX: usize = ENTRY_BYTES_MAX + 1024;
 
 const KEY_BYTES: usize = 12;
 /// See [`Chunk`]: records that come back from the quarantine are few.
 const SEEN: u8 = 0x80;
+/// See [`Chunk`]: events are kept where it is asked for.
+const KEPT: u8 = 0x40;
+/// What is left for the number of keys.
+const KEYS: u8 = !(SEEN | KEPT);
 
 /// Why stored bytes are not a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +52,8 @@ pub struct Chunk<'a> {
     #[serde(borrow)]
     types: Vec<&'a str>,
     /// (index into `types`, how many of `people`, bytes), in order. [`SEEN`] in the second says that one more of them is
-    /// no key, but when the record was first set aside.
+    /// no key, but when the record was first set aside; [`KEPT`], that one more, the last, is the length of the record,
+    /// behind which its event follows in the same bytes.
     #[serde(borrow)]
     records: Vec<(u8, u8, Raw<'a>)>,
     /// The keys of the records' people, in the records' order.
@@ -58,19 +63,49 @@ pub struct Chunk<'a> {
     bytes: usize,
 }
 
-/// Bytes that bincode copies as one block.
+/// A record as it lies in a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Raw<'a>(&'a [u8]);
+pub struct Packed<'a> {
+    /// Its `@type`.
+    pub record_type: &'a str,
+    /// Its bytes.
+    pub record: &'a [u8],
+    /// The event that it was made of, where that is kept.
+    pub event: Option<&'a [u8]>,
+}
+
+/// A record and what is kept beside it: bytes that bincode copies as one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Raw<'a> {
+    record: &'a [u8],
+    /// Empty where none is kept.
+    event: &'a [u8],
+}
+
+impl<'a> Raw<'a> {
+    fn len(self) -> usize {
+        self.record.len() + self.event.len()
+    }
+
+    /// The event, as the record's flags say whether it has one.
+    fn event(self, flags: u8) -> Option<&'a [u8]> {
+        (flags & KEPT > 0).then_some(self.event)
+    }
+}
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
+        if self.event.is_empty() {
+            return serializer.serialize_bytes(self.record);
+        }
+        serializer.serialize_bytes(&[self.record, self.event].concat())
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    /// All of it as the record: where it ends is told elsewhere.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Raw)
+        <&[u8]>::deserialize(deserializer).map(|record| Raw { record, event: &[] })
     }
 }
 
@@ -86,13 +121,14 @@ impl<'a> Chunk<'a> {
     #[must_use]
     pub fn push(
         &mut self,
-        record_type: &'a str,
-        record: &'a [u8],
+        packed: Packed<'a>,
         person: PersonKeys,
         first_seen: Option<UnixMillis>,
     ) -> bool {
+        let Packed { record_type, record, event } = packed;
+        let raw = Raw { record, event: event.unwrap_or_default() };
         let full = self.records.len() == CHUNK_RECORDS_MAX
-            || (!self.records.is_empty() && self.bytes + record.len() > CHUNK_BYTES);
+            || (!self.records.is_empty() && self.bytes + raw.len() > CHUNK_BYTES);
         let known = self.types.iter().position(|known| *known == record_type);
         let Ok(index) = u8::try_from(known.unwrap_or(self.types.len())) else { return false };
         if full {
@@ -107,8 +143,10 @@ impl<'a> Chunk<'a> {
         let keys = u8::try_from(self.people.len() - before).unwrap_or_default();
         let seen = if first_seen.is_some() { SEEN } else { 0 };
         self.people.extend(first_seen.map(|at| PersonKey(at.0)));
-        self.records.push((index, keys | seen, Raw(record)));
-        self.bytes += record.len();
+        let kept = if event.is_some() { KEPT } else { 0 };
+        self.people.extend(event.map(|_| PersonKey(record.len() as u64)));
+        self.records.push((index, keys | seen | kept, raw));
+        self.bytes += raw.len();
         true
     }
 
@@ -124,16 +162,18 @@ impl<'a> Chunk<'a> {
         self.records.is_empty()
     }
 
-    /// The bytes of its records.
+    /// The bytes of its records and their events.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Its records' (`@type`, bytes), in order.
-    pub fn records(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
-        self.records.iter().map(|(index, _, record)| {
-            (self.types.get(usize::from(*index)).copied().unwrap_or_default(), record.0)
+    /// Its records, in order.
+    pub fn records(&self) -> impl Iterator<Item = Packed<'a>> + '_ {
+        self.records.iter().map(|(index, flags, raw)| Packed {
+            record_type: self.types.get(usize::from(*index)).copied().unwrap_or_default(),
+            record: raw.record,
+            event: raw.event(*flags),
         })
     }
 
@@ -143,19 +183,25 @@ impl<'a> Chunk<'a> {
     pub fn entries(&self, first: Seq, from: Seq, buffer: &Bytes) -> Vec<Entry> {
         let types: Vec<Arc<str>> = self.types.iter().map(|name| Arc::from(*name)).collect();
         let mut people = self.people.iter().copied();
-        let all = self.records.iter().zip(first.0..).map(|((index, keys, record), seq)| {
-            let person = PersonKeys::new(people.by_ref().take(usize::from(keys & !SEEN)));
-            let first_seen = (keys & SEEN > 0).then(|| people.next()).flatten();
-            (seq, index, record, person, first_seen.map(|at| UnixMillis(at.0)))
+        let all = self.records.iter().zip(first.0..).map(|((index, flags, raw), seq)| {
+            let person = PersonKeys::new(people.by_ref().take(usize::from(flags & KEYS)));
+            let first_seen = (flags & SEEN > 0).then(|| people.next()).flatten();
+            let event = raw.event(*flags);
+            people.by_ref().take(usize::from(event.is_some())).for_each(drop);
+            (Seq(seq), index, raw.record, event, person, first_seen)
         });
-        let later = all.filter(|(seq, ..)| *seq >= from.0);
+        let later = all.filter(|(seq, ..)| *seq >= from);
         later
-            .filter_map(|(seq, index, record, person, first_seen)| {
-                let record_type = types.get(usize::from(*index))?.clone();
-                let record = buffer.slice_ref(record.0);
-                let committed_at = self.committed_at;
-                let seq = Seq(seq);
-                Some(Entry { seq, record_type, record, person, first_seen, committed_at })
+            .filter_map(|(seq, index, record, event, person, first_seen)| {
+                Some(Entry {
+                    seq,
+                    record_type: types.get(usize::from(*index))?.clone(),
+                    record: buffer.slice_ref(record),
+                    person,
+                    first_seen: first_seen.map(|at| UnixMillis(at.0)),
+                    event: event.map(|event| buffer.slice_ref(event)),
+                    committed_at: self.committed_at,
+                })
             })
             .collect()
     }
@@ -182,18 +228,31 @@ impl<'a> Chunk<'a> {
         if chunk.is_empty() {
             return Err(ChunkError::Body("it holds no record".to_owned()));
         }
-        if chunk.records.iter().any(|(index, ..)| usize::from(*index) >= chunk.types.len()) {
-            return Err(ChunkError::Body("a record's type is not in the list".to_owned()));
+        let wrong = |what: &str| Err(ChunkError::Body(what.to_owned()));
+        let mut people = 0;
+        for (index, flags, raw) in &mut chunk.records {
+            if usize::from(*index) >= chunk.types.len() {
+                return wrong("a record's type is not in the list");
+            }
+            let keys = usize::from(*flags & KEYS);
+            if keys > PersonKeys::MAX {
+                return wrong("a record has too many people");
+            }
+            people += keys + usize::from(*flags & SEEN > 0);
+            chunk.bytes += raw.len();
+            if *flags & KEPT > 0 {
+                let length = chunk.people.get(people).and_then(|at| usize::try_from(at.0).ok());
+                let parts = length.and_then(|length| raw.record.split_at_checked(length));
+                let Some((record, event)) = parts else {
+                    return wrong("a record is longer than its bytes");
+                };
+                *raw = Raw { record, event };
+                people += 1;
+            }
         }
-        let of = |keys: u8| usize::from(keys & !SEEN) + usize::from(keys & SEEN > 0);
-        if chunk.records.iter().any(|(_, keys, _)| usize::from(keys & !SEEN) > PersonKeys::MAX) {
-            return Err(ChunkError::Body("a record has too many people".to_owned()));
+        if people != chunk.people.len() {
+            return wrong("its people are not those of its records");
         }
-        let keys: usize = chunk.records.iter().map(|(_, keys, _)| of(*keys)).sum();
-        if keys != chunk.people.len() {
-            return Err(ChunkError::Body("its people are not those of its records".to_owned()));
-        }
-        chunk.bytes = chunk.records.iter().map(|(.., record)| record.0.len()).sum();
         Ok(chunk)
     }
 }
@@ -235,7 +294,8 @@ mod tests {
     fn packed(records: &[(String, Vec<u8>)]) -> Chunk<'_> {
         let mut chunk = Chunk::new(UnixMillis(7), 11);
         for (record_type, record) in records {
-            if !chunk.push(record_type, record, person(record), seen(record)) {
+            let packed = Packed { record_type, record, event: event(record) };
+            if !chunk.push(packed, person(record), seen(record)) {
                 break;
             }
         }
@@ -249,6 +309,15 @@ mod tests {
 
     fn seen(record: &[u8]) -> Option<UnixMillis> {
         record.len().is_multiple_of(2).then_some(UnixMillis(u64::MAX - record.len() as u64))
+    }
+
+    /// None, the second half of the record, or nothing at all.
+    fn event(record: &[u8]) -> Option<&[u8]> {
+        (record.len() % 5 < 2).then(|| &record[record.len() / 2..])
+    }
+
+    fn plain(record: &[u8]) -> Packed<'_> {
+        Packed { record_type: "a", record, event: None }
     }
 
     fn encoded(chunk: &Chunk<'_>) -> Vec<u8> {
@@ -275,6 +344,10 @@ mod tests {
             prop_assert_eq!(entries.len(), chunk.len());
             prop_assert!(entries.iter().all(|entry| entry.person == person(&entry.record)));
             prop_assert!(entries.iter().all(|entry| entry.first_seen == seen(&entry.record)));
+            prop_assert!(entries.iter().all(|entry| entry.event.as_deref() == event(&entry.record)));
+            prop_assert_eq!(entries.iter().map(Entry::bytes).sum::<usize>(), chunk.bytes());
+            let whole = |(packed, entry): (Packed<'_>, &Entry)| packed.record == entry.record && packed.event == entry.event.as_deref();
+            prop_assert!(chunk.records().zip(&entries).all(whole));
             prop_assert!(chunk.len() == 1 || chunk.bytes() <= CHUNK_BYTES);
             prop_assert_eq!(parse_key(&key(LaneId(lane), Seq(first))).unwrap(), (LaneId(lane), Seq(first)));
         }
@@ -294,15 +367,57 @@ mod tests {
 
     #[test]
     fn a_chunk_closes_at_its_size_and_a_large_record_fills_one_alone() {
-        let (small, large) = (vec![b'x'; 12_000], vec![b'x'; RECORD_BYTES_MAX]);
+        let (small, large) = (vec![b'x'; 12_000], vec![b'x'; ENTRY_BYTES_MAX / 2]);
         let mut chunk = Chunk::new(UnixMillis(0), 0);
         let nobody = PersonKeys::default();
-        assert!(chunk.push("a", &small, nobody, None) && chunk.push("a", &small, nobody, None));
-        assert!(!chunk.push("a", &small, nobody, None));
+        assert!(chunk.push(plain(&small), nobody, None) && chunk.push(plain(&small), nobody, None));
+        assert!(!chunk.push(plain(&small), nobody, None));
         let mut alone = Chunk::new(UnixMillis(0), 0);
-        assert!(alone.push("a", &large, nobody, None));
-        assert!(!alone.push("a", b""[..].as_ref(), nobody, None));
+        let with_event = Packed { event: Some(&large), ..plain(&large) };
+        assert!(alone.push(with_event, nobody, None));
+        assert!(!alone.push(plain(b""), nobody, None));
         assert!(encoded(&alone).len() <= VALUE_BYTES_MAX);
+        // What is kept beside a record fills its chunk as well.
+        let mut beside = Chunk::new(UnixMillis(0), 0);
+        assert!(beside.push(Packed { event: Some(&small), ..plain(&small) }, nobody, None));
+        assert!(!beside.push(plain(&small), nobody, None));
+    }
+
+    /// Stores of earlier versions are read, and without events nothing is written otherwise than then.
+    #[test]
+    fn a_chunk_without_events_has_the_form_it_always_had() {
+        let mut chunk = Chunk::new(UnixMillis(7), 11);
+        let (person, seen) = (PersonKeys::new([PersonKey(5)]), Some(UnixMillis(9)));
+        assert!(chunk.push(plain(b"xy"), person, seen));
+        let number = u64::to_le_bytes;
+        let parts: [&[u8]; 11] = [
+            &number(7),
+            &number(11),
+            &number(1),
+            &number(1),
+            b"a",
+            &number(1),
+            &[0, 1 | SEEN],
+            &number(2),
+            b"xy",
+            &number(2),
+            &[number(5), number(9)].concat(),
+        ];
+        assert_eq!(encoded(&chunk), parts.concat());
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_is_refused() {
+        let mut chunk = Chunk::new(UnixMillis(7), 11);
+        let packed = Packed { event: Some(b"event"), ..plain(b"record") };
+        assert!(chunk.push(packed, PersonKeys::default(), None));
+        let value = encoded(&chunk);
+        let (before, length) = value.split_at(value.len() - 8);
+        assert_eq!(length, 6_u64.to_le_bytes());
+        for (length, whole) in [(0, true), (11, true), (12, false), (u64::MAX, false)] {
+            let value = [before, &u64::to_le_bytes(length)].concat();
+            assert_eq!(Chunk::decode(&value).is_ok(), whole, "{length}");
+        }
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub enum Content {
         person: PersonKeys,
         /// Of a record that comes back from the quarantine: when it was first set aside.
         first_seen: Option<UnixMillis>,
+        /// What the record was made of, kept beside it as long as it is. At most [`EVENT_BYTES_MAX`].
+        event: Option<Bytes>,
     },
     /// To the quarantine.
     Quarantine(Box<Quarantined>),
@@ -111,6 +113,15 @@ pub enum Content {
 
 /// The largest record that the spool takes; a larger one is its caller's bug.
 pub const RECORD_BYTES_MAX: usize = 60_000;
+/// The largest event that is kept beside a record; of a larger one its caller keeps nothing.
+pub const EVENT_BYTES_MAX: usize = RECORD_BYTES_MAX;
+/// What a record and the event beside it take together, at most.
+pub const ENTRY_BYTES_MAX: usize = RECORD_BYTES_MAX + EVENT_BYTES_MAX;
+
+/// What a record takes, wherever bytes are counted: with the event that is kept beside it.
+pub(super) fn bytes_of(record: &Bytes, event: Option<&Bytes>) -> usize {
+    record.len() + event.map_or(0, Bytes::len)
+}
 
 /// Something kept aside with its reason, until an operator retries or drops it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,8 +192,18 @@ pub struct Entry {
     pub person: PersonKeys,
     /// Of a record that came back from the quarantine: when it was first set aside.
     pub first_seen: Option<UnixMillis>,
+    /// What it was made of, where that is kept.
+    pub event: Option<Bytes>,
     /// When it was committed.
     pub committed_at: UnixMillis,
+}
+
+impl Entry {
+    /// What it takes in its lane, as it was counted when it was appended.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        bytes_of(&self.record, self.event.as_ref())
+    }
 }
 
 /// How the oldest records of a lane ended, in one step. With copies it is durable when it returns; without, it is written
@@ -195,7 +216,7 @@ pub struct Settlement {
     pub first: Seq,
     /// How many, from `first` on.
     pub records: u64,
-    /// Their bytes, as `peek` gave them.
+    /// Their [`Entry::bytes`].
     pub bytes: u64,
     /// Their common end …
     pub end: End,

@@ -37,6 +37,7 @@ fn entry(seq: u64, id: u32) -> Entry {
         record: Bytes::new(),
         person,
         first_seen: None,
+        event: None,
         committed_at,
     }
 }

@@ -61,9 +61,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::dedupe::Once;
 pub use self::entry::{
-    Append, Consent, Content, DETAIL_BYTES_MAX, Delivery, End, Entry, Item, LaneId, LaneStats,
-    Origin, PersonKey, PersonKeys, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Seq,
-    Settlement,
+    Append, Consent, Content, DETAIL_BYTES_MAX, Delivery, ENTRY_BYTES_MAX, EVENT_BYTES_MAX, End,
+    Entry, Item, LaneId, LaneStats, Origin, PersonKey, PersonKeys, QuarantineId, Quarantined,
+    RECORD_BYTES_MAX, Receipt, Seq, Settlement,
 };
 pub use self::error::{AppendError, OpenError, ReadError};
 pub use self::figures::Figures;
@@ -107,12 +107,14 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Records that may be queued, over all lanes.
     pub records_max: u64,
-    /// Record bytes that may be queued, over all lanes.
+    /// Bytes of records and their events that may be queued, over all lanes.
     pub bytes_max: u64,
     /// Appends are refused while the file system has less free than this.
     pub free_disk_min_bytes: u64,
     /// Settled records kept in each lane for the event debugger.
     pub keep_delivered: u64,
+    /// What [`Spool::keeps_events`] says: those who append hand over the event with its record.
+    pub keep_events: bool,
     /// Most recent message ids remembered per scope.
     pub dedupe_window: usize,
     /// Identities and denials of consent remembered; those not used for the longest time go first, denials last.
@@ -196,7 +198,8 @@ impl Spool {
     /// # Cancel safety
     /// Dropping the future may leave the append stored without a receipt: the producer re-sends.
     /// # Panics
-    /// When a record is larger than [`RECORD_BYTES_MAX`] or its lane unknown: the caller's bug.
+    /// When a record is larger than [`RECORD_BYTES_MAX`], its event than [`EVENT_BYTES_MAX`], or its lane unknown: the
+    /// caller's bug.
     pub async fn append(&self, append: Append) -> Result<Receipt, AppendError> {
         self.ask(|to| Work::Append(append, to)).await
     }
@@ -254,7 +257,7 @@ impl Spool {
     }
 
     /// The durable records of `lane` from `from` on, in order and without a gap: at most `records_max`, and
-    /// at most `bytes_max` in all (but at least one). Empty when there is none.
+    /// at most `bytes_max` in all, with their events (but at least one). Empty when there is none.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -381,6 +384,12 @@ impl Spool {
         self.shared.full(records + 1, bytes + 1)?;
         self.shared.disk_low()?;
         self.shared.no_room()
+    }
+
+    /// Whether the event that a record is made of is to be kept beside it.
+    #[must_use]
+    pub fn keeps_events(&self) -> bool {
+        self.shared.options.keep_events
     }
 
     /// Bytes that the spool's file system has free for others than root; `None` when it does not say.

@@ -20,6 +20,7 @@ pub(crate) fn options(directory: &Path) -> Options {
         bytes_max: 1 << 30,
         free_disk_min_bytes: 0,
         keep_delivered: 50,
+        keep_events: false,
         dedupe_window: 200,
         identities_max: 1_000_000,
     }
@@ -50,6 +51,7 @@ pub(crate) fn record(lane: LaneId, record_type: &str, body: &[u8]) -> Item {
             record,
             person: PersonKeys::default(),
             first_seen: None,
+            event: None,
         },
     }
 }
@@ -57,6 +59,27 @@ pub(crate) fn record(lane: LaneId, record_type: &str, body: &[u8]) -> Item {
 /// The model's rule for a record's type: by the parity of its length.
 fn type_of(bytes: usize) -> &'static str {
     if bytes.is_multiple_of(2) { "even" } else { "odd" }
+}
+
+/// The model's rule for the event that is kept beside a record: every third has none, and beside a large record it is large.
+fn event_of(body: &[u8]) -> Option<Bytes> {
+    let bytes = if body.len() > 1000 { EVENT_BYTES_MAX - body.len() % 5 } else { body.len() / 2 };
+    (!body.len().is_multiple_of(3)).then(|| Bytes::from(vec![b'E'; bytes]))
+}
+
+/// A record as the model has it.
+fn modelled(lane: LaneId, body: &[u8]) -> Item {
+    let mut item = record(lane, type_of(body.len()), body);
+    if let Content::Record { event, .. } = &mut item.content {
+        *event = event_of(body);
+    }
+    item
+}
+
+/// What records of the model take, with their events.
+fn bytes_of(bodies: &[Vec<u8>]) -> u64 {
+    let event_bytes = |body| event_of(body).map_or(0, |event| event.len());
+    bodies.iter().map(|body| (body.len() + event_bytes(body)) as u64).sum()
 }
 
 pub(crate) fn quarantined(body: &[u8]) -> Quarantined {
@@ -122,10 +145,11 @@ async fn check(spool: &Spool, lanes: &[LaneId], model: &Model) {
             assert_eq!(entry.seq.0, seq);
             assert!(entry.record == body[..], "the record of seq {seq} differs");
             assert_eq!(&*entry.record_type, type_of(body.len()));
+            assert!(entry.event == event_of(body), "the event of seq {seq} differs");
         }
         let stats = spool.stats(*lane).await.unwrap();
         assert_eq!(stats.newest, records.len() as u64);
-        assert_eq!(stats.queued_bytes, expected.iter().map(|body| body.len() as u64).sum::<u64>());
+        assert_eq!(stats.queued_bytes, bytes_of(expected));
         assert_eq!(
             [stats.delivered, stats.quarantined, stats.withheld, stats.erased],
             model.ends[index]
@@ -153,7 +177,7 @@ async fn append(
 ) {
     let mut append = Append::default();
     for (size, id) in sizes.iter().zip(ids) {
-        let mut item = record(lanes[lane], type_of(*size), &vec![b'a' + (*id % 26) as u8; *size]);
+        let mut item = modelled(lanes[lane], &vec![b'a' + (*id % 26) as u8; *size]);
         item.once = Some(Once::new(u32::try_from(lane).unwrap(), &id.to_string()));
         append.items.push(item);
     }
@@ -192,7 +216,7 @@ async fn apply(spool: &Spool, lanes: &[LaneId], model: &mut Model, step: Step) {
                 return;
             }
             let settled = &queued[..usize::try_from(records).unwrap()];
-            let bytes = settled.iter().map(|body| body.len() as u64).sum();
+            let bytes = bytes_of(settled);
             let copies = if end == 1 { vec![quarantined(&settled[0])] } else { Vec::new() };
             for copy in &copies {
                 model.quarantine_newest += 1;
@@ -221,7 +245,7 @@ async fn apply(spool: &Spool, lanes: &[LaneId], model: &mut Model, step: Step) {
             let mut body = model.quarantine.remove(&id).unwrap();
             body.truncate(RECORD_BYTES_MAX);
             let releases = vec![QuarantineId(id)];
-            let items = vec![record(lanes[0], type_of(body.len()), &body)];
+            let items = vec![modelled(lanes[0], &body)];
             spool
                 .append(Append { items, releases: releases.clone(), ..Append::default() })
                 .await

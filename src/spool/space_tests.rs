@@ -1,6 +1,8 @@
-//! The disk gives back what is no longer needed.
+//! What records take counts while they wait, and the disk gives it back once it is no longer needed.
 
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::model_tests::{options, quarantined, record, reopen, settlement};
 use super::*;
@@ -122,4 +124,32 @@ async fn a_store_far_larger_than_its_content_moves() {
     spool.close().await;
     drop(spool);
     reopen(&options).close().await;
+}
+
+/// What is kept beside a record counts as long as it is queued, and not a moment longer.
+#[tokio::test]
+async fn kept_events_count_among_the_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let limited = Options { bytes_max: 150_000, ..options(directory.path()) };
+    let spool = reopen(&limited);
+    let lane = spool.lane("uk", 0).await.unwrap();
+    let of = |count: usize| {
+        let mut item = record(lane, "t", &vec![b'r'; 20_000]);
+        let Content::Record { event, .. } = &mut item.content else { unreachable!() };
+        *event = Some(Bytes::from(vec![b'E'; 30_000]));
+        Append { items: vec![item; count], ..Append::default() }
+    };
+    spool.append(of(2)).await.unwrap();
+    let refused = spool.append(of(2)).await;
+    assert_eq!(refused, Err(AppendError::Full { queued: 200_000, limit: 150_000, unit: "bytes" }));
+    assert_eq!(spool.counts(lane).queued_bytes, 100_000);
+    spool.close().await;
+    drop(spool);
+    let spool = reopen(&limited);
+    let entries = spool.peek(lane, Seq(1), 10, 99_999).await.unwrap();
+    assert_eq!((entries.len(), entries[0].bytes()), (1, 50_000), "what is read is bounded as well");
+    spool.settle(settlement(lane, 1, 2, 100_000)).await.unwrap();
+    assert_eq!(spool.counts(lane).queued_bytes, 0);
+    spool.append(of(2)).await.unwrap();
+    spool.close().await;
 }

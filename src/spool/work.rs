@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::entry::{Append, Content, Item, LaneId, Quarantined, Receipt, Settlement};
+use super::entry::{Append, Content, Item, LaneId, Quarantined, Receipt, Settlement, bytes_of};
 use super::error::AppendError;
 
 /// Requests that may wait for the committer; further ones wait to be let in.
@@ -40,7 +40,7 @@ impl Work {
     pub(super) fn bytes(&self) -> usize {
         let entry = |entry: &Quarantined| entry.body.len() + entry.detail.len() + ITEM_BYTES;
         let item = |item: &Item| match &item.content {
-            Content::Record { record, .. } => record.len() + ITEM_BYTES,
+            Content::Record { record, event, .. } => bytes_of(record, event.as_ref()) + ITEM_BYTES,
             Content::Quarantine(quarantined) => entry(quarantined),
             Content::Nothing => ITEM_BYTES,
         };

@@ -183,6 +183,7 @@ fn options(directory: &Path) -> Options {
         bytes_max: 1 << 30,
         free_disk_min_bytes: 0,
         keep_delivered: KEEP,
+        keep_events: false,
         dedupe_window: 100_000,
         identities_max: 1_000_000,
     }
@@ -224,6 +225,10 @@ async fn queued(spool: &Spool, lane: LaneId) -> Result<Vec<String>, String> {
                 return Err(format!("{:?} stands where {next:?} should", entry.seq));
             }
             let id = ids(&entry.record).into_iter().next();
+            let kept = entry.event.as_ref().map(|event| ids(event).into_iter().next());
+            if kept.is_some_and(|kept| kept != id) {
+                return Err(format!("beside the record at {next:?} lies another's event"));
+            }
             queued.push(id.ok_or_else(|| format!("the record at {next:?} has no id"))?);
             next = Seq(next.0 + 1);
         }
@@ -245,6 +250,7 @@ async fn again(spool: &Spool, lane: LaneId, newest: &[String]) -> Result<(), Str
             record: Bytes::from(format!(r#"{{"id":"{id}"}}"#)),
             person: PersonKeys::default(),
             first_seen: None,
+            event: None,
         },
     };
     let items = newest.iter().chain([&fresh]).map(item).collect();

@@ -84,7 +84,8 @@ fn record(to: &Path) -> BTreeSet<String> {
         let trace = to.join(format!("{run}.trace"));
         upstream.handle.clear_faults();
         upstream.handle.add_fault(poison.parse().unwrap());
-        let daemon = start(&host, &trace);
+        // One run keeps the events beside their records.
+        let daemon = start(&host, &trace, run == 2);
         act(&work, daemon, &mut answered);
         let ended = || {
             std::fs::read_to_string(&trace)
@@ -110,7 +111,7 @@ fn state(host: &Host) -> Image {
     image.into_iter().filter(|(path, _)| path.starts_with("state")).collect()
 }
 
-fn start(host: &Host, trace: &Path) -> Daemon {
+fn start(host: &Host, trace: &Path, keep_events: bool) -> Daemon {
     let mut command = Command::new("strace");
     command.args(["-D", "-f", "-xx", "--seccomp-bpf", "-s", "100000000", "-e", CALLS, "-o"]);
     command.arg(trace).arg(env!("CARGO_BIN_EXE_pillarbox")).args(["run", "--config"]);
@@ -118,6 +119,7 @@ fn start(host: &Host, trace: &Path) -> Daemon {
         .arg(host.config())
         .env("PILLARBOX__SPOOL__KEEP_DELIVERED", super::check::KEEP.to_string());
     command.env("PILLARBOX__INGEST__MAX_REQUEST", "4MiB");
+    command.env("PILLARBOX__SPOOL__KEEP_EVENTS", keep_events.to_string());
     Host::start_as(command)
 }
 

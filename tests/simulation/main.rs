@@ -134,6 +134,7 @@ fn open(directory: &std::path::Path) -> Spool {
         bytes_max: 1 << 30,
         free_disk_min_bytes: 0,
         keep_delivered: 50,
+        keep_events: false,
         dedupe_window: 10,
         identities_max: 1_000_000,
     };
@@ -156,6 +157,7 @@ async fn produce(spool: Spool, lane: LaneId, scene: Arc<Scene>, mut rng: fastran
                     record,
                     person: PersonKeys::new(scene.person(place as u64 + 1).map(PersonKey)),
                     first_seen: None,
+                    event: None,
                 },
             }
         };

@@ -206,6 +206,8 @@ struct One {
     integration: String,
     email: String,
     record: String,
+    /// The event before the mapping; empty where it is not kept.
+    before: String,
 }
 
 struct Push {
@@ -254,6 +256,7 @@ impl One {
             integration: event.integration.clone(),
             email,
             record: readable::pretty(event.record.get()),
+            before: event.event.as_ref().map_or(String::new(), |it| readable::pretty(it.get())),
         }
     }
 
@@ -265,6 +268,11 @@ impl One {
     /// The record in coloured pieces.
     fn pieces(&self) -> Vec<Piece<'_>> {
         json::pieces(&self.record)
+    }
+
+    /// The event before the mapping, likewise.
+    fn pieces_before(&self) -> Vec<Piece<'_>> {
+        json::pieces(&self.before)
     }
 }
 
@@ -437,6 +445,7 @@ mod tests {
             email: None,
             push: None,
             record: RawValue::from_string(record.to_owned()).unwrap(),
+            event: None,
         }
     }
 

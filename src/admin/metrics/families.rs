@@ -148,7 +148,11 @@ impl Snapshot {
         let lanes = || self.integrations.iter().map(|known| (known.labels(), &known.status.lane));
         let records = family("queue_records", "Records that wait for their delivery.");
         to.gauges(&records, lanes().map(|(labels, lane)| (labels, lane.queued_records)))?;
-        let bytes = family("queue", "Bytes of the records that wait for their delivery.").bytes();
+        let bytes = family(
+            "queue",
+            "Bytes of the records that wait for their delivery, with the events kept beside them.",
+        )
+        .bytes();
         to.gauges(&bytes, lanes().map(|(labels, lane)| (labels, lane.queued_bytes)))?;
         let age = family(
             "queue_oldest_age",

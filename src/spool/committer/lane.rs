@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::chunk::{Chunk, key};
+use super::super::chunk::{Chunk, Packed, key};
 use super::super::entry::{Delivery, PersonKeys, Seq};
 use super::super::log::frame::{FrameBuilder, Tree};
 use super::super::log::table::Placed;
@@ -13,8 +13,22 @@ use super::super::sealed::seal;
 use super::super::store::LaneOnDisk;
 use crate::clock::UnixMillis;
 
-/// A record that is to be packed: its type, bytes and person, and when it was first set aside.
-pub(super) type Added = (Arc<str>, Bytes, PersonKeys, Option<UnixMillis>);
+/// A record that is to be packed (see [`super::super::Content::Record`]).
+#[derive(Debug)]
+pub(super) struct Added {
+    pub(super) record_type: Arc<str>,
+    pub(super) record: Bytes,
+    pub(super) person: PersonKeys,
+    pub(super) first_seen: Option<UnixMillis>,
+    pub(super) event: Option<Bytes>,
+}
+
+impl Added {
+    fn packed(&self) -> Packed<'_> {
+        let (record_type, record) = (&*self.record_type, &*self.record);
+        Packed { record_type, record, event: self.event.as_deref() }
+    }
+}
 
 /// A lane as the committer counts it: includes what the group under way has added.
 #[derive(Debug)]
@@ -49,9 +63,7 @@ impl Lane {
         while rest.peek().is_some() {
             let mut chunk = Chunk::new(committed_at, self.disk.bytes);
             while rest
-                .next_if(|(record_type, record, person, first_seen)| {
-                    chunk.push(record_type, record, *person, *first_seen)
-                })
+                .next_if(|added| chunk.push(added.packed(), added.person, added.first_seen))
                 .is_some()
             {}
             let (lane, first, at) = (self.disk.lane, Seq(self.disk.newest + 1), frame.len() as u64);

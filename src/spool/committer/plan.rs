@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::super::dedupe::Once;
 use super::super::entry::{
-    Append, Content, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt, Settlement,
+    Append, Content, EVENT_BYTES_MAX, LaneId, QuarantineId, Quarantined, RECORD_BYTES_MAX, Receipt,
+    Settlement, bytes_of,
 };
 use super::super::error::AppendError;
 use super::super::identity::Identity;
@@ -15,7 +16,7 @@ use super::super::store::{LaneOnDisk, Tallies};
 use super::super::work::{Answer, Work};
 use super::Committer;
 use super::identities::Changes;
-use super::lane::Lane;
+use super::lane::{Added, Lane};
 
 /// What the group under way will insert, beside the records in its lanes.
 #[derive(Debug, Default)]
@@ -98,12 +99,13 @@ impl Committer {
             }
             records += u64::from(!matches!(item.content, Content::Nothing));
             bytes += match &item.content {
-                Content::Record { record, .. } => {
+                Content::Record { record, event, .. } => {
+                    let event_bytes = event.as_ref().map_or(0, Bytes::len);
                     assert!(
-                        record.len() <= RECORD_BYTES_MAX,
+                        record.len() <= RECORD_BYTES_MAX && event_bytes <= EVENT_BYTES_MAX,
                         "a record above the limit reached the spool"
                     );
-                    record.len()
+                    bytes_of(record, event.as_ref())
                 }
                 Content::Quarantine(entry) => entry.body.len(),
                 Content::Nothing => 0,
@@ -149,13 +151,13 @@ impl Committer {
                 self.group.ids_known.insert(once);
             }
             match item.content {
-                Content::Record { lane, record_type, record, person, first_seen } => {
+                Content::Record { lane, record_type, record, person, first_seen, event } => {
                     let lane = self
                         .lanes
                         .get_mut(&lane)
                         .expect("records go to lanes that `Spool::lane` gave");
-                    lane.added_bytes += record.len() as u64;
-                    lane.added.push((record_type, record, person, first_seen));
+                    lane.added_bytes += bytes_of(&record, event.as_ref()) as u64;
+                    lane.added.push(Added { record_type, record, person, first_seen, event });
                 }
                 Content::Quarantine(entry) => self.group.quarantined.push(*entry),
                 Content::Nothing => {}

@@ -57,7 +57,7 @@ impl Log {
                 return Err(damaged(lane, next, "the log skips it"));
             }
             for entry in chunk.entries(read.first, next, &read.bytes) {
-                bytes += entry.record.len();
+                bytes += entry.bytes();
                 let full =
                     entries.len() == records_max || (!entries.is_empty() && bytes > bytes_max);
                 if full || entry.seq.0 > newest {

@@ -36,6 +36,9 @@ pub(super) struct Line<'a> {
     /// Where the record is no JSON: its bytes, as far as they are text.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// What the record was made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Box<RawValue>>,
 }
 
 /// A record of a lane.
@@ -55,6 +58,8 @@ pub(super) struct Row<'a> {
     pub(super) committed_at: UnixMillis,
     /// Its bytes.
     pub(super) record: &'a [u8],
+    /// The event that it was made of, where that is kept.
+    pub(super) event: Option<&'a [u8]>,
 }
 
 /// The line of a record, with its line end.
@@ -70,6 +75,7 @@ pub(super) fn of_record(record: &Row<'_>) -> Vec<u8> {
         committed_at: Some(record.committed_at),
         record: json,
         text,
+        event: record.event.map(event),
         ..Line::default()
     })
 }
@@ -110,6 +116,16 @@ fn body(bytes: &[u8]) -> (Option<&RawValue>, Option<String>) {
     (json, text)
 }
 
+/// The event on one line: a line end within it is white space, and nobody is sent it byte for byte. As a text where it is no
+/// JSON.
+fn event(bytes: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(bytes).replace('\n', " ");
+    RawValue::from_string(text).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(bytes);
+        serde_json::value::to_raw_value(&text).expect("text always encodes")
+    })
+}
+
 fn written(line: &Line<'_>) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(line).expect("text and numbers always encode");
     bytes.push(b'\n');
@@ -130,6 +146,7 @@ mod tests {
             record_type: "custom_event",
             committed_at: UnixMillis(5),
             record: br#"{"n":79.00,"s":"\u00e9"}"#,
+            event: None,
         };
         assert_eq!(
             String::from_utf8(of_record(&record)).unwrap(),
@@ -142,5 +159,12 @@ mod tests {
             text.contains("\"integration\":null") && text.ends_with("\"text\":\"a\\nb\"}\n"),
             "{text}"
         );
+        for (event, written) in [
+            (&b"{\n \"n\": 79.00}"[..], "\"event\":{  \"n\": 79.00}}\n"),
+            (b"a\nb", "\"event\":\"a\\nb\"}\n"),
+        ] {
+            let text = String::from_utf8(of_record(&Row { event: Some(event), ..record })).unwrap();
+            assert!(text.ends_with(written) && text.contains("79.00,"), "{text}");
+        }
     }
 }

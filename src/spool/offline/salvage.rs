@@ -13,7 +13,7 @@ use super::index::{Index, Lane, Piece, Place};
 use super::line::{self, Row};
 use super::ranges::count;
 use super::{Offline, Progress};
-use crate::spool::chunk::Chunk;
+use crate::spool::chunk::{Chunk, Packed};
 use crate::spool::entry::LaneId;
 use crate::spool::error::OpenError;
 use crate::spool::generation::failed;
@@ -208,7 +208,7 @@ impl Salvage {
         for piece in &pieces.taken {
             let value = self.read(piece.held.place)?;
             let chunk = Chunk::decode(&value).map_err(io::Error::other)?;
-            for (seq, (record_type, record)) in in_piece(piece, &chunk) {
+            for (seq, Packed { record_type, record, event }) in in_piece(piece, &chunk) {
                 let state = lane.state(seq, cursor);
                 told.records += 1;
                 told.queued += u64::from(seq >= cursor);
@@ -217,9 +217,9 @@ impl Salvage {
                 }
                 let committed_at = chunk.committed_at;
                 let (integration, lane) = (name, id.0);
-                let record =
-                    Row { integration, lane, seq, state, record_type, committed_at, record };
-                out.write_all(&line::of_record(&record))?;
+                let row =
+                    Row { integration, lane, seq, state, record_type, committed_at, record, event };
+                out.write_all(&line::of_record(&row))?;
             }
         }
         told.missing_queued = pieces.seqs.missing_in(cursor, newest);
@@ -241,7 +241,7 @@ impl Salvage {
         for old in passed_over {
             let value = self.read(old.held.place)?;
             let chunk = Chunk::decode(&value).map_err(io::Error::other)?;
-            let records: BTreeMap<u64, (&str, &[u8])> = in_piece(old, &chunk).collect();
+            let records: BTreeMap<u64, Packed<'_>> = in_piece(old, &chunk).collect();
             let from = taken.partition_point(|piece| piece.to < old.from);
             for piece in taken.iter().skip(from).take_while(|piece| piece.from <= old.to) {
                 let value = self.read(piece.held.place)?;
@@ -259,7 +259,7 @@ impl Salvage {
 fn in_piece<'a>(
     piece: &Piece<'_>,
     chunk: &'a Chunk<'a>,
-) -> impl Iterator<Item = (u64, (&'a str, &'a [u8]))> {
+) -> impl Iterator<Item = (u64, Packed<'a>)> {
     let (from, to) = (piece.from, piece.to);
     (piece.held.first..).zip(chunk.records()).filter(move |(seq, _)| (from..=to).contains(seq))
 }

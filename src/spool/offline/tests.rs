@@ -24,6 +24,11 @@ fn body(seq: u64) -> String {
     format!("{{\"id\":\"r-{seq}\",\"n\":79.00,\"x\":\"{}\"}}", "y".repeat(filler))
 }
 
+/// The event that is kept beside a record: every other has one.
+fn event(seq: u64) -> Option<String> {
+    seq.is_multiple_of(2).then(|| format!("{{\"event\": \"e-{seq}\"}}"))
+}
+
 /// A spool with [`RECORDS`] records in one lane, one of them large, the first [`SETTLED`] delivered, and two entries in
 /// the quarantine, one of them large.
 async fn filled() -> (TempDir, PathBuf) {
@@ -39,6 +44,7 @@ async fn filled() -> (TempDir, PathBuf) {
             record: Bytes::from(body(seq)),
             person: PersonKeys::default(),
             first_seen: None,
+            event: event(seq).map(Bytes::from),
         };
         let append = Append { items: vec![Item { once: None, content }], ..Append::default() };
         spool.append(append).await.unwrap();
@@ -73,7 +79,7 @@ async fn filled() -> (TempDir, PathBuf) {
         lane,
         first: Seq(1),
         records: SETTLED,
-        bytes: entries.iter().map(|entry| entry.record.len() as u64).sum(),
+        bytes: entries.iter().map(|entry| entry.bytes() as u64).sum(),
         end: End::Delivered,
         apart: Vec::new(),
         copies: Vec::new(),
@@ -157,7 +163,8 @@ async fn lines_hold_the_records_byte_for_byte() {
             "{{\"integration\":\"uk\",\"lane\":1,\"seq\":{seq},\"state\":\"{state}\",\"type\":\"custom_event\",\"committed_at\":"
         );
         assert!(line.starts_with(&head), "{line}");
-        assert!(line.ends_with(&format!("\"record\":{}}}", body(seq))), "{line}");
+        let event = event(seq).map_or(String::new(), |event| format!(",\"event\":{event}"));
+        assert!(line.ends_with(&format!("\"record\":{}{event}}}", body(seq))), "{line}");
     }
 }
 
