@@ -318,6 +318,7 @@ fn a_segment_is_ended_only_when_the_next_has_room_for_settlements() {
     assert_delivered(&upstream, sent);
     let first = host.folder.path().join(LOG);
     assert!(first.exists(), "the segment was ended without room for the next");
+    assert_eq!(host.status()["erasure_waits"], true);
 
     // Each commit tries to end it again.
     while first.exists() {
@@ -327,7 +328,13 @@ fn a_segment_is_ended_only_when_the_next_has_room_for_settlements() {
         host.wait_until_settled();
     }
     assert_delivered(&upstream, sent);
-    assert_eq!(daemon.stop().0, Some(0));
+    assert_eq!(host.status().get("erasure_waits"), None);
+    let (code, _, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    // Told once, however often it was tried.
+    for told in ["WARN what was erased stays on the disk", "INFO what was erased no longer waits"] {
+        assert_eq!(log.matches(told).count(), 1, "{told}:\n{log}");
+    }
 }
 
 /// Posts ten events one by one, until one is refused; returns how many were acknowledged.
