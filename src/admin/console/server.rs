@@ -137,8 +137,12 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         _ => {}
     }
     let Some(known) = known else {
-        // A page that is alive must not follow to the login.
-        return if path.starts_with("/live/") || changes {
+        return if (path.as_str(), changes) == ("/logout", true) {
+            answer::see_other("/login")
+        } else if changes {
+            signed_out(request).await
+        } else if path.starts_with("/live/") {
+            // A page that is alive must not follow to the login.
             closing(answer::plain(StatusCode::UNAUTHORIZED, "sign in first: reload the page"))
         } else {
             answer::see_other("/login")
@@ -155,6 +159,16 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         renew(console, &mut answer, &cookie, &known.nonce);
     }
     answer
+}
+
+/// Who sends a form without a session, most of all with one that has ended, may sign in where the page would have been.
+async fn signed_out(request: Request<Incoming>) -> Answer {
+    // Read to its end: a browser that is still sending would take a closed connection for an error.
+    if let Err(answer) = read(request).await {
+        return answer;
+    }
+    let problem = "Your session has ended, and nothing was changed: sign in and do it again.";
+    answer::html(StatusCode::UNAUTHORIZED, &Login { problem: Some(problem.to_owned()) })
 }
 
 /// The figures for a scraper, which has no session: sums and names of integrations, nothing of any event, and on a loopback
