@@ -174,8 +174,13 @@ impl Host {
     }
 }
 
-fn pillarbox() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+/// Names another build of the program, to be tested in the place of the test build's own.
+pub(crate) const PROGRAM: &str = "PILLARBOX_PROGRAM";
+
+/// The program, with what is to be told to it.
+pub(crate) fn pillarbox() -> Command {
+    let own = || env!("CARGO_BIN_EXE_pillarbox").into();
+    let mut command = Command::new(std::env::var_os(PROGRAM).unwrap_or_else(own));
     command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     command
 }
