@@ -47,7 +47,10 @@ fn the_token_lets_in_and_nothing_else_does() {
         assert_eq!(stranger.get(path).status, 303, "{path}");
     }
     assert_eq!(stranger.get("/live/overview").status, 401);
-    assert_eq!(stranger.post("/control", &[("action", "pause")]).status, 401);
+    let refused = stranger.post("/control", &[("action", "pause")]);
+    assert_eq!(refused.status, 401);
+    assert!(refused.body.contains("id=\"login\"") && refused.body.contains("has ended"));
+    assert_eq!(refused.header("content-type").unwrap(), "text/html; charset=utf-8");
     assert_eq!(host.status()["integrations"][0]["report"]["state"], "idle");
 
     let entrance = host.entrance();
@@ -71,6 +74,9 @@ fn the_token_lets_in_and_nothing_else_does() {
     let out = visitor.post("/logout", &[]);
     assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
     assert_eq!(visitor.get("/").status, 303, "the session has ended, whoever kept its cookie");
+    assert_eq!(visitor.post("/control", &[("action", "pause")]).status, 401);
+    assert_eq!(visitor.post("/logout", &[]).header("location").as_deref(), Some("/login"));
+    let mut stays = Visitor::signed_in(&host, &daemon);
 
     let tries = (0..12).map(|_| stranger.post("/login", &[("token", &token[1..])]).status);
     let tries: Vec<u16> = tries.collect();
@@ -80,9 +86,19 @@ fn the_token_lets_in_and_nothing_else_does() {
     let (code, _, log) = daemon.stop();
     assert!(code == Some(0) && !log.contains(&token), "{log}");
 
-    // The same token after a restart, and another when it is told so.
+    // The same token after a restart, and another when it is told so. What was signed in before, and out, is out.
     let daemon = host.start();
     assert_eq!(host.token(), token);
+    for before in [&mut stays, &mut { visitor }] {
+        let port = |address: &str| format!("pillarbox-{}=", address.rsplit(':').next().unwrap());
+        let address = daemon.console_address();
+        before.cookie = before.cookie.replace(&port(&before.address), &port(&address));
+        before.address = address;
+        assert_eq!(before.get("/").status, 303, "{}", before.cookie);
+    }
+    // It is the session that is refused, and no other thing of the request.
+    stays.cookie = Visitor::signed_in(&host, &daemon).cookie;
+    assert_eq!(stays.get("/").status, 200);
     daemon.stop();
     let mine = host.folder.path().join("mine");
     std::fs::write(&mine, "0123456789abcdef0123456789abcdef\n").unwrap();

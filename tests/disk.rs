@@ -15,7 +15,8 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Answer, Daemon, Host, Producer, Upstream, event};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use support::{Answer, Daemon, Host, Producer, Upstream, event, wait_until};
 use tokio::time::Instant;
 
 /// The store, and the log of the first start, which is where its events go.
@@ -241,6 +242,98 @@ fn an_error_of_the_store_while_it_opens_ends_the_start() {
             assert_delivered(&upstream, sent);
             assert_eq!(daemon.stop().0, Some(0));
         }
+    }
+}
+
+/// Goal: a disk that fails while a reload waits, for it or for anything else, ends the daemon all the same; who asked is told
+/// nothing wrong. A disk that does not answer is seen in the same place as one that answers with an error.
+/// Method: the configuration file becomes a pipe, whose reader waits as long as this test holds the other end.
+#[test]
+fn a_disk_that_fails_while_a_reload_waits_ends_the_daemon() {
+    for asked in [false, true] {
+        let upstream = Upstream::start(None, &[]);
+        let host = Host::new(&upstream.url, "key", "");
+        let mut daemon = Host::start_as(traced(&host, LOG, &["fdatasync:error=EIO:when=5"]));
+        let configured = std::fs::read(host.config()).unwrap();
+        std::fs::remove_file(host.config()).unwrap();
+        let (pipe, owner) = (host.config(), Mode::RUSR | Mode::WUSR);
+        rustix::fs::mknodat(CWD, &pipe, FileType::Fifo, owner, 0).unwrap();
+        std::thread::scope(|scope| {
+            let admin = host.folder.path().join("admin.sock");
+            let asking = asked.then(|| {
+                scope.spawn(move || Producer::connect(&admin).try_post("/v1/reload", b"{}"))
+            });
+            if !asked {
+                daemon.hang_up();
+            }
+            let mut writer = None;
+            wait_until("the reload", || {
+                // There is no writer's end before there is a reader.
+                writer = rustix::fs::open(&pipe, OFlags::WRONLY | OFlags::NONBLOCK, owner).ok();
+                writer.is_some()
+            });
+            let (acknowledged, refused) = post_until_refused(&host, 0);
+            assert_refusal(&refused.unwrap(), "storage_failed", "input/output error");
+            wait_until("the daemon's end", || daemon.has_ended());
+            assert_ends(daemon, "input/output error");
+            if let Some(asking) = asking {
+                let told = asking.join().unwrap().unwrap();
+                assert_eq!(
+                    (told.status, told.json()["code"].as_str()),
+                    (409, Some("not_reloaded"))
+                );
+            }
+            std::fs::remove_file(&pipe).unwrap();
+            std::fs::write(&pipe, &configured).unwrap();
+            let daemon = host.start();
+            host.wait_until_settled();
+            assert_delivered(&upstream, acknowledged);
+            assert_eq!(daemon.stop().0, Some(0));
+        });
+    }
+}
+
+/// Goal: where there is no room for the next segment of the log, the one under way is gone on with: it has the room that
+/// settlements need. An erasure, which ends it, does so once there is room.
+/// Method: the next segment's file gets no blocks, some dozens of times; the one under way has its own.
+#[test]
+fn a_segment_is_ended_only_when_the_next_has_room_for_settlements() {
+    let upstream = Upstream::start(None, &["status=503"]);
+    let host = Host::new(&upstream.url, "key", "");
+    let fault = "fallocate:error=ENOSPC:when=1..40";
+    let mut command = traced(&host, "state/spool/log/0000000002.log", &[fault]);
+    let daemon = Host::start_as({
+        // A segment goes as soon as it is ended and settled.
+        command.env("PILLARBOX__SPOOL__KEEP_DELIVERED", "0");
+        command
+    });
+    let mut sent = post(&host, 0);
+    let jane = r#"{"type":"track","event":"Product Viewed","messageId":"jane","traits":{"email":"jane@x"}}"#;
+    let mut producer = Producer::connect(&host.ingest());
+    assert_eq!(producer.post("/v1/track", jane).status, 200);
+    let erased = host.pillarbox(&["erase", "--email", "jane@x"]);
+    assert!(erased.status.success(), "{erased:?}");
+    upstream.handle.clear_faults();
+    host.wait_until_settled();
+    assert_delivered(&upstream, sent);
+    let first = host.folder.path().join(LOG);
+    assert!(first.exists(), "the segment was ended without room for the next");
+    assert_eq!(host.status()["erasure_waits"], true);
+
+    // Each commit tries to end it again.
+    while first.exists() {
+        assert!(sent < 200, "there is room, and the segment was not ended");
+        assert_eq!(producer.post("/v1/track", &event(&format!("e-{sent:06}"))).status, 200);
+        sent += 1;
+        host.wait_until_settled();
+    }
+    assert_delivered(&upstream, sent);
+    assert_eq!(host.status().get("erasure_waits"), None);
+    let (code, _, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    // Told once, however often it was tried.
+    for told in ["WARN what was erased stays on the disk", "INFO what was erased no longer waits"] {
+        assert_eq!(log.matches(told).count(), 1, "{told}:\n{log}");
     }
 }
 

@@ -14,7 +14,7 @@ use crate::forward::verdict::record_id;
 use crate::mapping::IdentityKey;
 use crate::mapping::person::{self, Person};
 use crate::spool::{
-    Append, AppendError, End, Origin, PersonKey, QuarantineId, Quarantined, ReadError, Seq,
+    Append, AppendError, Origin, PersonKey, QuarantineId, Quarantined, ReadError, Seq,
 };
 
 /// Identities and records that are read at once.
@@ -80,8 +80,7 @@ pub(super) async fn run(service: &Service, who: Who) -> Result<Erased, EraseErro
             let entries = spool.peek_kept(lane, next, READ_MAX, READ_BYTES_MAX).await?;
             let Some(last) = entries.last() else { break };
             next = Seq(last.seq.0 + 1);
-            let apart = spool.apart(lane, &entries, &[]).await?;
-            erased.queued += apart.iter().filter(|(_, end)| *end == End::Erased).count() as u64;
+            erased.queued += spool.erased(lane, &entries).await?.len() as u64;
         }
     }
     Ok(erased)

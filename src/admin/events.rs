@@ -185,14 +185,13 @@ async fn page(
     let records = usize::try_from(end - from).unwrap_or_default();
     let entries = spool.peek_kept(lane.id, Seq(from), records, usize::MAX).await?;
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.seq.0 < end).collect();
-    let erased = spool.apart(lane.id, &entries, &[]).await?;
-    let erased = |seq| erased.iter().any(|(of, end)| *of == seq && *end == End::Erased);
+    let erased = spool.erased(lane.id, &entries).await?;
     // A push may have begun so far before.
     let first = Seq(from.saturating_sub(RECORDS_MAX as u64));
     let deliveries = spool.deliveries(lane.id, first, records + RECORDS_MAX).await?;
     let known = entries.iter().map(|entry| {
         let known = known(lane, entry, &deliveries);
-        if erased(entry.seq) { known.emptied() } else { known }
+        if erased.contains(&entry.seq) { known.emptied() } else { known }
     });
     Ok(known.collect())
 }

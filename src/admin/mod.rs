@@ -45,7 +45,7 @@ mod service;
 mod socket;
 
 pub use self::control::{ControlError, paused};
-pub use self::integration::{Ask, Candidate, Drafts, EditError, Expected, Purpose};
-pub use self::release::EditError as EntryError;
+pub use self::integration::{Ask, Candidate, Drafts, Expected, IntegrationError, Purpose};
+pub use self::release::EntryError;
 pub use self::service::{Delivered, DropError, Lane, Service};
 pub use self::socket::serve;

@@ -198,7 +198,7 @@ fn item(
 
 /// Why an entry was not retried with another body. It stays where it was.
 #[derive(Debug, thiserror::Error)]
-pub enum EditError {
+pub enum EntryError {
     /// There is no such entry.
     #[error("there is no entry {} in the quarantine", .0.0)]
     NoEntry(QuarantineId),
@@ -221,35 +221,35 @@ impl Service {
     /// mapped again.
     ///
     /// # Errors
-    /// [`EditError`]: the entry stays as it was.
+    /// [`EntryError`]: the entry stays as it was.
     /// # Cancel safety
     /// The entry is either queued or where it was.
-    pub async fn retry_edited(&self, id: QuarantineId, body: &str) -> Result<(), EditError> {
-        let entry = self.entry(id).await?.ok_or(EditError::NoEntry(id))?;
+    pub async fn retry_edited(&self, id: QuarantineId, body: &str) -> Result<(), EntryError> {
+        let entry = self.entry(id).await?.ok_or(EntryError::NoEntry(id))?;
         let gone = |error| match error {
-            AppendError::Gone(id) => EditError::NoEntry(id),
-            error => EditError::Append(error),
+            AppendError::Gone(id) => EntryError::NoEntry(id),
+            error => EntryError::Append(error),
         };
         match entry.origin {
             Origin::Event { integration, .. } => {
-                let body = edited::event(&entry.body, body).map_err(EditError::Invalid)?;
+                let body = edited::event(&entry.body, body).map_err(EntryError::Invalid)?;
                 let name = integration.as_deref();
                 let replayed = self.intake().replay(body.as_bytes(), name, entry.at, id).await;
                 replayed.map_err(|error| match error {
-                    ReplayError::Invalid(message) => EditError::Invalid(message),
+                    ReplayError::Invalid(message) => EntryError::Invalid(message),
                     ReplayError::Append(error) => gone(error),
                 })
             }
             Origin::Record { lane, integration, record_type, person, .. } => {
                 let new = edited::record(&record_type, person, &entry.body, body);
-                let new = new.map_err(EditError::Invalid)?;
+                let new = new.map_err(EntryError::Invalid)?;
                 // Another person may have another lane.
                 let lane = match &new.email {
                     Some(email) => self.intake().lane(&integration, Some(email)),
                     None => Some(lane),
                 };
                 let lane = lane.filter(|lane| self.delivers(*lane));
-                let lane = lane.ok_or(EditError::NotConfigured(integration))?;
+                let lane = lane.ok_or(EntryError::NotConfigured(integration))?;
                 let item = item(lane, record_type, new.bytes, new.person, entry.first_at);
                 self.append(together(vec![(id, Some(item))])).await.map_err(gone)
             }

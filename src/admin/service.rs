@@ -196,6 +196,7 @@ impl Service {
             refusing: self.intake.accepting().err().map(|refusal| refusal.message),
             quarantined: self.spool.quarantine_count(),
             disk_free: self.spool.disk_free(),
+            erasure_waits: self.spool.erasure_waits(),
             ingest: self.counters.counts(),
             integrations,
             set_aside: self.set_aside(),

@@ -19,7 +19,7 @@ use super::erase::EraseError;
 use super::integration;
 use super::metrics::Format;
 use super::protocol::{EditedBody, Problem, QuarantineQuery, Released};
-use super::release::EditError;
+use super::release::EntryError;
 use super::service::{DropError, Service};
 use crate::socket;
 use crate::spool::{AppendError, QuarantineId, ReadError};
@@ -96,17 +96,17 @@ impl From<EraseError> for Refused {
     }
 }
 
-impl From<EditError> for Refused {
-    fn from(error: EditError) -> Refused {
+impl From<EntryError> for Refused {
+    fn from(error: EntryError) -> Refused {
         let message = error.to_string();
         match error {
-            EditError::NoEntry(_) => not_found(message),
-            EditError::Invalid(_) => bad(message),
-            EditError::NotConfigured(_) => {
+            EntryError::NoEntry(_) => not_found(message),
+            EntryError::Invalid(_) => bad(message),
+            EntryError::NotConfigured(_) => {
                 Refused::new(StatusCode::CONFLICT, "not_retried", message)
             }
-            EditError::Read(error) => error.into(),
-            EditError::Append(error) => error.into(),
+            EntryError::Read(error) => error.into(),
+            EntryError::Append(error) => error.into(),
         }
     }
 }

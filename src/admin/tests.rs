@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::service::PAGE_ENTRIES;
-use super::{Ask, Delivered, Drafts, EditError, Lane, Service, serve};
+use super::{Ask, Delivered, Drafts, IntegrationError, Lane, Service, serve};
 use crate::clock::UnixMillis;
 use crate::forward::{Report, RetryPolicy, Settings, SharedPace, State, Way};
 use crate::ingest::{Counters, Intake, Integration};
@@ -95,7 +95,7 @@ impl Host {
                 }
             }
         });
-        let drafts = Drafts::new(|_, _| Err(EditError::Stopping));
+        let drafts = Drafts::new(|_, _| Err(IntegrationError::Stopping));
         let service = Service::new(spool.clone(), intake, counters, UnixMillis(7), reloads, drafts);
         service.deliver(delivered);
         let listener = UnixListener::bind(folder.path().join("admin.sock")).unwrap();

@@ -68,6 +68,12 @@ fn text(status: &protocol::Status) -> String {
             "{WARN}quarantine{WARN:#}: {count} set aside; `pillarbox quarantine list` shows them"
         ));
     }
+    if status.erasure_waits {
+        parts.push(format!(
+            "{WARN}erasure{WARN:#}: what was erased is sent and shown no more, and stays on the disk until there is room for the \
+             log's next segment: make room"
+        ));
+    }
     parts.push(format!("{DIM}{}{DIM:#}", ingest(status)));
     parts.join("\n\n")
 }
@@ -256,6 +262,7 @@ pub(super) mod tests {
             refusing: None,
             quarantined: 0,
             disk_free: Some(3 << 30),
+            erasure_waits: false,
             ingest: crate::ingest::Counts::default(),
             integrations,
             set_aside: vec!["es: its stored file has faults".into()],
@@ -303,7 +310,7 @@ pub(super) mod tests {
         (uk.lane.withheld, uk.lane.erased) = (5, 6);
         uk.lane.newest += 5 + 6 + 1;
         let mut status = of(vec![uk, old]);
-        status.quarantined = 9;
+        (status.quarantined, status.erasure_waits) = (9, true);
         status.refusing = Some("the spool is full".into());
         status.ingest.requests_refused.insert("spool_full".into(), 3);
         status.ingest.connections_refused = 1002;
@@ -322,6 +329,7 @@ pub(super) mod tests {
             "uk: 8 over four hours old since the start: delivered, but Ometria starts no automation",
             "uk: 6 erased",
             "quarantine: 9 set aside",
+            "erasure: what was erased is sent and shown no more, and stays on the disk",
             "3 refused (spool_full 3), 1,002 connections of users who are not admitted",
             "1,000 dropped (no_mapping 1,000)",
         ] {

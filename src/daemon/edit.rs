@@ -11,7 +11,7 @@ use crate::admin::integration::protocol::{
     Configured, DraftFault, Integrations, KeyState, Origin, Saved, Standing,
 };
 use crate::admin::protocol::Reloaded;
-use crate::admin::{Candidate, Drafts, EditError, Expected, Purpose};
+use crate::admin::{Candidate, Drafts, Expected, IntegrationError, Purpose};
 use crate::config::stored::{self, For, Ready};
 use crate::config::{self, Config, Faults, Integration, SetAside, Source, Why};
 use crate::draft::Draft;
@@ -31,8 +31,8 @@ pub(super) fn drafts(source: Source, state_dir: PathBuf) -> Drafts {
     })
 }
 
-fn faulty(faults: &Faults) -> EditError {
-    EditError::Faulty(draft_faults(faults))
+fn faulty(faults: &Faults) -> IntegrationError {
+    IntegrationError::Faulty(draft_faults(faults))
 }
 
 fn draft_faults(faults: &Faults) -> Vec<DraftFault> {
@@ -53,7 +53,7 @@ impl Daemon {
         name: String,
         draft: Draft,
         expected: Expected,
-    ) -> Result<Saved, EditError> {
+    ) -> Result<Saved, IntegrationError> {
         if self.in_the_file(&name) {
             return Err(self.refused(name));
         }
@@ -61,9 +61,9 @@ impl Daemon {
         let (stored, before) = blocking(move || {
             let path = stored::find(&state_dir, &name);
             let before = path.map_or(Ok(None), |path| stored::held(&path));
-            let before = before.map_err(EditError::Storage)?;
+            let before = before.map_err(IntegrationError::Storage)?;
             if !expected.is_met_by(before.as_deref().map(stored::version).as_deref()) {
-                return Err(EditError::ChangedMeanwhile(name));
+                return Err(IntegrationError::ChangedMeanwhile(name));
             }
             let checked = stored::check(&source, &state_dir, Some(&name), draft, For::Saving);
             let ready = checked.map_err(|faults| faulty(&faults))?;
@@ -91,10 +91,11 @@ impl Daemon {
             }
             Err(reason) => {
                 tracing::error!(integration = name, %reason, "a stored integration cannot be delivered: it is as it was");
-                let put_back =
-                    move || stored::put_back(&path, before.as_deref()).map_err(EditError::Storage);
+                let put_back = move || {
+                    stored::put_back(&path, before.as_deref()).map_err(IntegrationError::Storage)
+                };
                 blocking(put_back).await?;
-                Err(EditError::NotApplied(reason))
+                Err(IntegrationError::NotApplied(reason))
             }
         }
     }
@@ -103,17 +104,17 @@ impl Daemon {
     ///
     /// # Errors
     /// Nothing has changed; what could be removed and not be taken out of service says so.
-    pub(super) async fn remove(&mut self, name: String) -> Result<Reloaded, EditError> {
+    pub(super) async fn remove(&mut self, name: String) -> Result<Reloaded, IntegrationError> {
         let Some(path) = stored::find(&self.config.state_dir, &name) else {
             let unknown = !self.in_the_file(&name);
-            return Err(if unknown { EditError::Unknown(name) } else { self.refused(name) });
+            return Err(if unknown { IntegrationError::Unknown(name) } else { self.refused(name) });
         };
         blocking(move || {
             // What cannot be read can still be removed, but not be put back.
             let before = stored::held(&path);
             stored::remove(&path).map_err(|error| match before {
                 Ok(before) => as_it_was(&path, before.as_deref(), error),
-                Err(_) => EditError::Storage(error),
+                Err(_) => IntegrationError::Storage(error),
             })
         })
         .await?;
@@ -122,7 +123,7 @@ impl Daemon {
         let wanted = self.config.integrations.iter().filter(|known| !is_it(known)).cloned();
         let applied = self.apply(wanted.collect(), self.without(&name)).await;
         let reloaded = applied.map_err(|reason| {
-            EditError::Storage(format!(
+            IntegrationError::Storage(format!(
                 "its file is removed, and it is delivered until the next reload: {reason}"
             ))
         })?;
@@ -141,14 +142,14 @@ impl Daemon {
         known.any(|known| known.name == name && known.origin == config::Origin::File)
     }
 
-    fn refused(&self, name: String) -> EditError {
-        EditError::InFile { name, path: self.source.file().display().to_string() }
+    fn refused(&self, name: String) -> IntegrationError {
+        IntegrationError::InFile { name, path: self.source.file().display().to_string() }
     }
 }
 
 /// Puts back what a file held before a change of it failed with `error`, and tells of both.
-fn as_it_was(path: &Path, before: Option<&[u8]>, error: String) -> EditError {
-    EditError::Storage(match stored::put_back(path, before) {
+fn as_it_was(path: &Path, before: Option<&[u8]>, error: String) -> IntegrationError {
+    IntegrationError::Storage(match stored::put_back(path, before) {
         Ok(()) => error,
         Err(other) => format!(
             "{error}; what was stored before could not be put back ({other}): the change takes effect at the next reload"
@@ -157,10 +158,10 @@ fn as_it_was(path: &Path, before: Option<&[u8]>, error: String) -> EditError {
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EditError> + Send + 'static,
-) -> Result<T, EditError> {
+    work: impl FnOnce() -> Result<T, IntegrationError> + Send + 'static,
+) -> Result<T, IntegrationError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(EditError::Storage(error.to_string())))
+    done.unwrap_or_else(|error| Err(IntegrationError::Storage(error.to_string())))
 }
 
 /// Those that run on though their files are broken by now, or cannot even be looked for: then all that `wanted` has none of

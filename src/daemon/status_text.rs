@@ -92,6 +92,7 @@ mod tests {
             integrations,
             set_aside: Vec::new(),
             disk_free: None,
+            erasure_waits: false,
         }
     }
 

@@ -44,14 +44,24 @@ impl Watched {
 
 /// Gives systemd, which waits for `within`, a sign of life as long as everything goes on.
 pub(super) async fn feed(within: Duration, spool: Spool, watched: Watched) {
+    give_signs(within, || spool.probe(), &watched, notify::alive).await;
+}
+
+/// The same, of the committer that answers `probe`; calls `alive` for each sign.
+async fn give_signs<P: Future>(
+    within: Duration,
+    probe: impl Fn() -> P,
+    watched: &Watched,
+    alive: impl Fn(),
+) {
     let every = within / SIGNS;
     let mut turns = tokio::time::interval(every);
     // A slow disk answers late, and goes on all the same: it has half of the time.
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        match stands_still(within / 2, spool.probe(), &watched).await {
-            None => notify::alive(),
+        match stands_still(within / 2, probe(), watched).await {
+            None => alive(),
             Some(part) => tracing::error!(
                 part,
                 "stands still: without a sign of life, systemd ends and restarts the daemon"
@@ -71,7 +81,10 @@ async fn stands_still(patience: Duration, probe: impl Future, watched: &Watched)
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::future::{pending, ready};
+
+    use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
 
@@ -104,5 +117,32 @@ mod tests {
         assert_eq!(watched.0.lock().unwrap().len(), 2);
         watched.add("fr".into(), Arc::downgrade(&uk));
         assert_eq!(watched.0.lock().unwrap().len(), 2, "who has ended is forgotten");
+    }
+
+    /// When a sign was given, within ten times `within`, by a committer whose step takes `step`.
+    async fn signs(within: Duration, step: Duration) -> Vec<Duration> {
+        let begun = Instant::now();
+        let signs = RefCell::new(Vec::new());
+        let alive = || signs.borrow_mut().push(begun.elapsed());
+        let watched = Watched::default();
+        let feeding = give_signs(within, || sleep(step), &watched, alive);
+        assert!(timeout(10 * within, feeding).await.is_err(), "it goes on for ever");
+        signs.into_inner()
+    }
+
+    /// Goal: a disk that is slow and goes on keeps the daemon alive as systemd counts; one that hangs gives not one sign.
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_disk_lives_and_one_that_hangs_does_not() {
+        let within = Duration::from_secs(90);
+        for percent in [0, 10, 24, 26, 40, 49] {
+            let signs = signs(within, within * percent / 100).await;
+            let times = std::iter::once(Duration::ZERO).chain(signs).chain([10 * within]);
+            let times: Vec<Duration> = times.collect();
+            let gaps = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+            let longest = gaps.max().unwrap();
+            // One that is late by a quarter for another reason is in time as well.
+            assert!(longest <= within * 3 / 4, "steps of {percent} %: no sign for {longest:?}");
+        }
+        assert!(signs(within, 20 * within).await.is_empty());
     }
 }

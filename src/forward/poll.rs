@@ -231,11 +231,11 @@ impl Poller {
                     let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
                     let from = delivery.first;
                     let pushed = self.spool.peek_kept(*lane, from, records, BYTES_MAX).await?;
-                    let apart = self.spool.apart(*lane, &pushed, &[]).await?;
-                    let is_erased = |seq| apart.iter().any(|(of, _)| *of == seq);
+                    let erased = self.spool.erased(*lane, &pushed).await?;
                     let was_sent = |seq| delivery.end_of(seq) == Some(delivery.end);
-                    let sent =
-                        pushed.into_iter().filter(|it| was_sent(it.seq) && !is_erased(it.seq));
+                    let sent = pushed
+                        .into_iter()
+                        .filter(|it| was_sent(it.seq) && !erased.contains(&it.seq));
                     for entry in sent {
                         let Some(id) = id_of(&entry) else { continue };
                         // Of several records with one id the newest is told.

@@ -1,5 +1,6 @@
 //! What is counted of the spool as a whole. Read from memory, but for the free space of the disk.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Spool;
@@ -64,6 +65,12 @@ impl Spool {
             records_max: shared.options.records_max,
             bytes_max: shared.options.bytes_max,
         }
+    }
+
+    /// Whether what was erased stays on the disk because the log has no room for its next segment.
+    #[must_use]
+    pub fn erasure_waits(&self) -> bool {
+        self.shared.erasure_waits.load(Ordering::Acquire)
     }
 
     /// The numbers of `lane` as far as memory has them: all but the age of the oldest record. Also of a lane that is damaged.

@@ -218,6 +218,7 @@ async fn an_erasure_covers_what_is_there() {
             let expected = [1, 3].map(|seq| (Seq(seq), End::Erased));
             assert_eq!(spool.apart(lane, &entries, categories).await.unwrap(), expected);
         }
+        assert_eq!(spool.erased(lane, &entries).await.unwrap(), [Seq(1), Seq(3)]);
         assert!(!known(&spool, 7).await && !denied(&spool, 8).await);
         spool.close().await;
         drop(spool);

@@ -69,6 +69,15 @@ impl Spool {
         Ok(apart)
     }
 
+    /// Those of `entries`, of one lane, whose person was erased since they came, whether they were sent or not.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn erased(&self, lane: LaneId, entries: &[Entry]) -> Result<Vec<Seq>, ReadError> {
+        let apart = self.apart(lane, entries, &[]).await?;
+        Ok(apart.into_iter().map(|(seq, _)| seq).collect())
+    }
+
     /// Up to `limit` keys and contents of identities after the key `after`, in the order of keys: traits of users (`u:`) and
     /// devices (`a:`), and what else is remembered of people.
     ///

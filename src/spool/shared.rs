@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) commits: Histogram,
     /// The last group found no room in the log.
     pub(super) without_room: AtomicBool,
+    /// The segment under way holds what was erased, and cannot be ended as long as the next has no room.
+    pub(super) erasure_waits: AtomicBool,
     failure: watch::Sender<Option<String>>,
     /// The committer's step under way.
     pub(super) committing: Watched,
@@ -154,6 +156,7 @@ impl Shared {
             quarantine_added: AtomicU64::new(newest),
             commits: Histogram::new(&COMMIT_BOUNDS),
             without_room: AtomicBool::new(false),
+            erasure_waits: AtomicBool::new(false),
             failure: watch::Sender::new(None),
             committing: Watched::default(),
             flushing: Watched::default(),

@@ -224,6 +224,24 @@ impl Scene {
         browser.wait_for("de goes on.");
         assert_ne!(self.host.status()["integrations"][1]["report"]["state"], "paused");
     }
+
+    /// A page that lives says so when its session has ended elsewhere; a form leads to the login.
+    fn is_signed_out(&self) {
+        let browser = &self.browser;
+        self.page("/events");
+        browser.wait_for("Live");
+        browser.click("[data-hold]");
+        browser.wait_for("Held still");
+        assert_eq!(browser.complaints(), [""; 0]);
+        browser.run("return fetch('/logout', { method: 'POST' }).then((answer) => answer.status)");
+        browser.click("[data-hold]");
+        browser.wait_for("Signed out: reload the page");
+        let refused = browser.complaints();
+        assert!(refused.iter().all(|told| told.contains("401")), "{refused:?}");
+        browser.click(".signout button");
+        browser.wait_for("Token");
+        self.is_sound("login");
+    }
 }
 
 #[test]
@@ -235,5 +253,6 @@ fn the_console_in_a_browser() {
     scene.sees_events_arrive();
     scene.retries_from_the_quarantine();
     scene.pauses_and_resumes();
+    scene.is_signed_out();
     assert_eq!(scene.browser.complaints(), [""; 0]);
 }

@@ -332,7 +332,8 @@ fn every_promise_of_delivery_holds_in_any_weather() {
     let seeds = variable("PILLARBOX_SEEDS").unwrap_or(SEEDS);
     let (next, threads) = (AtomicU64::new(0), std::thread::available_parallelism().unwrap());
     std::thread::scope(|scope| {
-        for _ in 0..threads.get() {
+        // Each waits for the disk about as long as it computes.
+        for _ in 0..2 * threads.get() {
             scope.spawn(|| {
                 let taken = || Some(next.fetch_add(1, Ordering::Relaxed));
                 std::iter::from_fn(taken).take_while(|seed| *seed < seeds).for_each(run);

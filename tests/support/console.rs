@@ -75,11 +75,12 @@ impl Visitor {
             "" => String::new(),
             cookie => format!("Cookie: {cookie}\r\n"),
         };
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{cookie}{headers}\r\n",
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{cookie}{headers}\r\n{body}",
             body.len()
         );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).unwrap();
+        // At once: one who is refused by the head alone may find the connection closed before the rest.
+        stream.write_all(request.as_bytes()).unwrap();
         stream
     }
 

@@ -174,8 +174,13 @@ impl Host {
     }
 }
 
-fn pillarbox() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+/// Names another build of the program, to be tested in the place of the test build's own.
+pub(crate) const PROGRAM: &str = "PILLARBOX_PROGRAM";
+
+/// The program, with what is to be told to it.
+pub(crate) fn pillarbox() -> Command {
+    let own = || env!("CARGO_BIN_EXE_pillarbox").into();
+    let mut command = Command::new(std::env::var_os(PROGRAM).unwrap_or_else(own));
     command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
     command
 }
@@ -222,6 +227,11 @@ impl Daemon {
         self.terminate();
         let status = self.child.wait().unwrap();
         (status.code(), begun.elapsed(), self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits until it ends by itself.

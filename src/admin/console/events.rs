@@ -336,7 +336,7 @@ impl Push {
 
 /// The pages below `/events`, and their stream.
 pub(super) async fn answer(console: &Arc<Console>, asked: &Asked) -> Result<Answer, Refused> {
-    let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+    let (path, _) = asked.wanted();
     match path.as_slice() {
         ["events"] => {
             let status = console.service.status().await?;

@@ -19,7 +19,7 @@ use crate::admin::integration::protocol::{
     Configured, DraftFault, KeyState, Origin, PreviewAsked, Standing, TestAsked,
 };
 use crate::admin::protocol::Status;
-use crate::admin::{EditError, Expected};
+use crate::admin::{Expected, IntegrationError};
 use crate::draft::Draft;
 use crate::mapping::preset::RETAIL_EVENTS;
 use crate::readable::number;
@@ -139,12 +139,8 @@ impl Page {
 }
 
 /// The pages below `/integrations`.
-pub(super) async fn answer(
-    console: &Arc<Console>,
-    asked: &Asked,
-    changes: bool,
-) -> Result<Answer, Refused> {
-    let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+pub(super) async fn answer(console: &Arc<Console>, asked: &Asked) -> Result<Answer, Refused> {
+    let (path, changes) = asked.wanted();
     match (path.as_slice(), changes) {
         (["integrations"], false) => list(console, asked).await,
         (["integrations", "new"], false) => form(console, asked, None).await,
@@ -373,7 +369,7 @@ async fn save(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
         && console.service.configured().integrations.iter().any(|known| known.name == name);
     let saved = if is_taken {
         let message = format!("there is an integration {name:?} already: choose another name");
-        Err(EditError::Faulty(vec![DraftFault { path: "name".to_owned(), message }]))
+        Err(IntegrationError::Faulty(vec![DraftFault { path: "name".to_owned(), message }]))
     } else {
         console.service.save(&name, filled.draft.clone(), expected(&asked.form)).await
     };
@@ -389,7 +385,7 @@ async fn save(console: &Console, asked: &Asked) -> Result<Answer, Refused> {
         Err(error) => {
             let status = console.service.status().await?;
             let faults = match error {
-                EditError::Faulty(faults) => faults,
+                IntegrationError::Faulty(faults) => faults,
                 other => vec![DraftFault { path: String::new(), message: other.to_string() }],
             };
             let page = filled.page(console, &status, asked);

@@ -22,7 +22,8 @@
 //! - Everything works without the script but what is live; nothing is loaded from elsewhere; nothing is inline.
 //! - The token is in no URL that is sent, no log and no page. Whoever may use the admin socket may read it.
 //! - Cookies know no ports: another server on a loopback port that the same browser visits is sent the session too. It cannot
-//!   use it from a page (its `Origin` is another), but its own program can. Sessions last hours, not for ever.
+//!   use it from a page (its `Origin` is another), but its own program can. Sessions last hours, not for ever, and no longer
+//!   than the daemon runs.
 //! - Bounded (Promise 7): connections, bodies, times, streams, wrong tokens, history, notices.
 
 mod access;
@@ -97,10 +98,11 @@ impl Console {
         shutdown: watch::Receiver<bool>,
     ) -> anyhow::Result<Console> {
         let text = token_file::open(state_dir, token_file)?;
+        let secret = token_file::random_hex::<32>()?;
         service.entered_by(format!("http://{address}/login#token={}", form::encoded(&text)).into());
         Ok(Console {
             service,
-            token: Token::new(&text),
+            token: Token::new(&text, &secret),
             history: Mutex::default(),
             tries: Mutex::default(),
             ended: Mutex::default(),

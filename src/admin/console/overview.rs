@@ -247,6 +247,7 @@ mod tests {
             integrations: vec![known],
             set_aside: vec!["es: <i>broken".into()],
             disk_free: None,
+            erasure_waits: false,
         }
     }
 

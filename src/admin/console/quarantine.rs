@@ -208,12 +208,8 @@ impl One {
 }
 
 /// The pages below `/quarantine`.
-pub(super) async fn answer(
-    console: &Arc<Console>,
-    asked: &Asked,
-    changes: bool,
-) -> Result<Answer, Refused> {
-    let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+pub(super) async fn answer(console: &Arc<Console>, asked: &Asked) -> Result<Answer, Refused> {
+    let (path, changes) = asked.wanted();
     match (path.as_slice(), changes) {
         (["quarantine"], false) => list(console, asked).await,
         (["quarantine", "retry"], true) => retry(console, &asked.form).await,

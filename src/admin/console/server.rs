@@ -58,10 +58,19 @@ struct Message {
 /// A request of somebody who has signed in.
 pub(super) struct Asked {
     /// The path without its first `/`, cut at each `/`.
-    pub(super) path: Vec<String>,
+    path: Vec<String>,
     pub(super) query: Form,
     /// Empty unless it changes something.
     pub(super) form: Form,
+    /// It is to change something, instead of only showing it.
+    changes: bool,
+}
+
+impl Asked {
+    /// What a router looks at: the parts of the path, and whether something is to change.
+    pub(super) fn wanted(&self) -> (Vec<&str>, bool) {
+        (self.path.iter().map(String::as_str).collect(), self.changes)
+    }
 }
 
 /// Why there is no page.
@@ -128,8 +137,12 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         _ => {}
     }
     let Some(known) = known else {
-        // A page that is alive must not follow to the login.
-        return if path.starts_with("/live/") || changes {
+        return if (path.as_str(), changes) == ("/logout", true) {
+            answer::see_other("/login")
+        } else if changes {
+            signed_out(request).await
+        } else if path.starts_with("/live/") {
+            // A page that is alive must not follow to the login.
             closing(answer::plain(StatusCode::UNAUTHORIZED, "sign in first: reload the page"))
         } else {
             answer::see_other("/login")
@@ -146,6 +159,16 @@ async fn admitted(console: &Arc<Console>, request: Request<Incoming>) -> Answer 
         renew(console, &mut answer, &cookie, &known.nonce);
     }
     answer
+}
+
+/// Who sends a form without a session, most of all with one that has ended, may sign in where the page would have been.
+async fn signed_out(request: Request<Incoming>) -> Answer {
+    // Read to its end: a browser that is still sending would take a closed connection for an error.
+    if let Err(answer) = read(request).await {
+        return answer;
+    }
+    let problem = "Your session has ended, and nothing was changed: sign in and do it again.";
+    answer::html(StatusCode::UNAUTHORIZED, &Login { problem: Some(problem.to_owned()) })
 }
 
 /// The figures for a scraper, which has no session: sums and names of integrations, nothing of any event, and on a loopback
@@ -172,15 +195,15 @@ async fn signed_in(
         Err(answer) => return answer,
     };
     let path = path.trim_start_matches('/').split('/').map(str::to_owned).collect();
-    let asked = Asked { path, query, form };
-    match route(console, &asked, changes).await {
+    let asked = Asked { path, query, form, changes };
+    match route(console, &asked).await {
         Ok(answer) => answer,
         Err(refused) => told(console, refused).await,
     }
 }
 
-async fn route(console: &Arc<Console>, asked: &Asked, changes: bool) -> Result<Answer, Refused> {
-    let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
+async fn route(console: &Arc<Console>, asked: &Asked) -> Result<Answer, Refused> {
+    let (path, changes) = asked.wanted();
     match (path.as_slice(), changes) {
         ([""], false) => {
             let status = console.service.status().await?;
@@ -191,8 +214,8 @@ async fn route(console: &Arc<Console>, asked: &Asked, changes: bool) -> Result<A
         (["live", "overview"], false) => Ok(live_overview(console, asked)),
         (["control"], true) => control(console, &asked.form).await,
         (["events", ..] | ["live", "events"], false) => events::answer(console, asked).await,
-        (["integrations", ..], _) => integrations::answer(console, asked, changes).await,
-        (["quarantine", ..], _) => quarantine::answer(console, asked, changes).await,
+        (["integrations", ..], _) => integrations::answer(console, asked).await,
+        (["quarantine", ..], _) => quarantine::answer(console, asked).await,
         _ => Err(Refused::NotFound("There is no such page.")),
     }
 }

@@ -1,8 +1,9 @@
 //! PURE. The token, and the sessions of those who have shown it.
 //!
 //! A session is `v1.<end>.<nonce>.<mac>`: until which second of the wall clock it lasts, a random number, and the HMAC-SHA256
-//! of both under the token. Nothing of it is kept: another token ends every session. Comparisons take the same time whatever is
-//! shown (ring verifies in constant time).
+//! of both under a key that the daemon draws when it starts. Nothing of it is kept, nor is who signed out: a restart ends every
+//! session, those that were ended before with the others. Comparisons take the same time whatever is shown (ring verifies in
+//! constant time).
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub(super) struct Token {
     key: hmac::Key,
     /// What [`Token::is`] compares with.
     tag: hmac::Tag,
+    /// What sessions are signed with.
+    signs: hmac::Key,
 }
 
 /// A session that is in force.
@@ -34,10 +37,12 @@ pub(super) struct Session {
 }
 
 impl Token {
-    pub(super) fn new(text: &str) -> Token {
+    /// The token `text`; `secret` is random, and of this start alone.
+    pub(super) fn new(text: &str, secret: &str) -> Token {
         let key = hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
         let tag = hmac::sign(&key, text.as_bytes());
-        Token { key, tag }
+        let signs = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Token { key, tag, signs }
     }
 
     /// Whether `shown` is the token.
@@ -48,7 +53,7 @@ impl Token {
     /// A new session; `nonce` is random.
     pub(super) fn session(&self, nonce: &str, now: UnixMillis) -> String {
         let said = format!("v1.{}.{nonce}", now.0 / 1000 + SECONDS);
-        let mac = hmac::sign(&self.key, said.as_bytes());
+        let mac = hmac::sign(&self.signs, said.as_bytes());
         format!("{said}.{}", hex(mac.as_ref()))
     }
 
@@ -56,7 +61,7 @@ impl Token {
     pub(super) fn admits(&self, shown: &str, now: UnixMillis) -> Option<Session> {
         let (said, mac) = shown.rsplit_once('.')?;
         let mac = unhex(mac)?;
-        hmac::verify(&self.key, said.as_bytes(), &mac).ok()?;
+        hmac::verify(&self.signs, said.as_bytes(), &mac).ok()?;
         let (end, nonce) = said.strip_prefix("v1.")?.split_once('.')?;
         let end: u64 = end.parse().ok()?;
         let left = end.checked_sub(now.0 / 1000).filter(|left| *left > 0)?;
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn only_the_token_is_the_token() {
-        let token = Token::new("0123456789abcdef0123456789abcdef");
+        let token = Token::new("0123456789abcdef0123456789abcdef", "s");
         assert!(token.is("0123456789abcdef0123456789abcdef"));
         for wrong in [
             "",
@@ -133,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn a_session_lasts_its_time_and_belongs_to_its_token() {
-        let token = Token::new("a");
+    fn a_session_lasts_its_time_and_belongs_to_its_start() {
+        let token = Token::new("a", "s");
         let session = token.session("n1", NOW);
         for (shown, at, expected) in [
             (session.clone(), NOW, Some(false)),
@@ -148,7 +153,7 @@ mod tests {
             (session.replacen("v1.18", "v1.19", 1), NOW, None),
             (session.replacen("n1", "n2", 1), NOW, None),
             (format!("{session} "), NOW, None),
-            (Token::new("b").session("n1", NOW), NOW, None),
+            (Token::new("a", "t").session("n1", NOW), NOW, None),
             (String::new(), NOW, None),
             ("v1...".to_owned(), NOW, None),
             ("v1.9.n1.zz".to_owned(), NOW, None),

@@ -5,7 +5,7 @@ use askama::Template;
 use super::Console;
 use super::json::{self, Piece};
 use super::words::Tone;
-use crate::admin::EditError;
+use crate::admin::IntegrationError;
 use crate::admin::integration::protocol::{PreviewAsked, TestAsked, TestOutcome};
 use crate::mapping::explain::Note;
 use crate::mapping::told::{Fate, Told};
@@ -48,9 +48,9 @@ impl Tried {
         Tried { test: None, mapped: Vec::new(), faults }
     }
 
-    fn refused(error: EditError) -> Tried {
+    fn refused(error: IntegrationError) -> Tried {
         Tried::faulty(match error {
-            EditError::Faulty(faults) => faults.iter().map(ToString::to_string).collect(),
+            IntegrationError::Faulty(faults) => faults.iter().map(ToString::to_string).collect(),
             other => vec![other.to_string()],
         })
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::advice::{judged, not_sent};
 use super::protocol::{TestAsked, TestOutcome, Tested};
-use super::{Candidate, EditError, Purpose};
+use super::{Candidate, IntegrationError, Purpose};
 use crate::admin::service::Service;
 use crate::clock;
 use crate::event::{BatchItem, DEPTH_MAX, Timestamp, batch, repair};
@@ -22,12 +22,12 @@ impl Service {
     /// Sends one record to where the draft or the integration leads, and tells what came of it.
     ///
     /// # Errors
-    /// [`EditError`]: the draft has faults, what was asked makes no sense, or another test is under way. What the push ran
+    /// [`IntegrationError`]: the draft has faults, what was asked makes no sense, or another test is under way. What the push ran
     /// into is no error.
     /// # Cancel safety
     /// The record may have arrived.
-    pub async fn test_delivery(&self, asked: TestAsked) -> Result<Tested, EditError> {
-        let _alone = self.testing.try_lock().map_err(|_| EditError::Busy)?;
+    pub async fn test_delivery(&self, asked: TestAsked) -> Result<Tested, IntegrationError> {
+        let _alone = self.testing.try_lock().map_err(|_| IntegrationError::Busy)?;
         let TestAsked { draft, integration, event } = asked;
         let candidate = self.candidate(draft, integration, Purpose::Push).await?;
         let endpoint = candidate.settings.endpoint.to_string();
@@ -50,7 +50,7 @@ impl Service {
             return Ok(Tested { message: not_sent(&unsent.mapped), ..unsent });
         };
         let upstream = HttpUpstream::new(&candidate.settings, None)
-            .map_err(|error| EditError::Invalid(format!("{error:#}")))?;
+            .map_err(|error| IntegrationError::Invalid(format!("{error:#}")))?;
         let body = Bytes::from(format!("[{}]", record.get()));
         let (sent_at, bytes) = (clock::now(), body.len());
         let outcome = upstream.push(body).await;
@@ -87,7 +87,7 @@ impl Service {
         candidate: &Candidate,
         event: &str,
         record_id: &str,
-    ) -> Result<Told, EditError> {
+    ) -> Result<Told, IntegrationError> {
         let now = clock::now();
         let text = match repair(event.as_bytes(), DEPTH_MAX) {
             Ok(text) => format!("[{}]", text.trim()),
@@ -100,7 +100,7 @@ impl Service {
         let mut items: Vec<BatchItem<'_>> = items.take();
         let trial = self.known_to(&items).await?;
         let [item] = items.as_mut_slice() else {
-            return Err(EditError::Invalid("a test delivery takes one event".to_owned()));
+            return Err(IntegrationError::Invalid("a test delivery takes one event".to_owned()));
         };
         let event = match &mut item.event {
             Ok(event) => event,

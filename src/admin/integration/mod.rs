@@ -51,14 +51,14 @@ pub enum Ask {
         /// What they take the place of.
         expected: Expected,
         /// When it is delivered.
-        reply: Reply<Saved, EditError>,
+        reply: Reply<Saved, IntegrationError>,
     },
     /// Remove a stored integration. Its queue stays.
     Remove {
         /// Its name.
         name: String,
         /// When it is no longer delivered.
-        reply: Reply<Reloaded, EditError>,
+        reply: Reply<Reloaded, IntegrationError>,
     },
 }
 
@@ -105,7 +105,7 @@ pub enum Purpose {
     Push,
 }
 
-type Check = dyn Fn(Draft, Purpose) -> Result<Candidate, EditError> + Send + Sync;
+type Check = dyn Fn(Draft, Purpose) -> Result<Candidate, IntegrationError> + Send + Sync;
 
 /// Checks drafts as the configuration file is checked; reads files, and waits for nobody else.
 #[derive(Clone)]
@@ -114,15 +114,15 @@ pub struct Drafts(Arc<Check>);
 impl Drafts {
     /// Checks by `check`.
     pub fn new(
-        check: impl Fn(Draft, Purpose) -> Result<Candidate, EditError> + Send + Sync + 'static,
+        check: impl Fn(Draft, Purpose) -> Result<Candidate, IntegrationError> + Send + Sync + 'static,
     ) -> Drafts {
         Drafts(Arc::new(check))
     }
 
-    async fn check(&self, draft: Draft, purpose: Purpose) -> Result<Candidate, EditError> {
+    async fn check(&self, draft: Draft, purpose: Purpose) -> Result<Candidate, IntegrationError> {
         let check = self.0.clone();
         let checked = tokio::task::spawn_blocking(move || check(draft, purpose)).await;
-        checked.unwrap_or_else(|error| Err(EditError::Storage(error.to_string())))
+        checked.unwrap_or_else(|error| Err(IntegrationError::Storage(error.to_string())))
     }
 }
 
@@ -134,7 +134,7 @@ impl fmt::Debug for Drafts {
 
 /// Why an integration was not saved, removed or tried out. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
-pub enum EditError {
+pub enum IntegrationError {
     /// The draft has faults: all of them.
     #[error("the integration has faults: {}", listed(.0))]
     Faulty(Vec<DraftFault>),
@@ -202,7 +202,7 @@ impl Service {
     /// be what is `expected`.
     ///
     /// # Errors
-    /// [`EditError`]: nothing has changed.
+    /// [`IntegrationError`]: nothing has changed.
     /// # Cancel safety
     /// It may be stored and delivered without an answer: what is listed tells.
     pub async fn save(
@@ -210,7 +210,7 @@ impl Service {
         name: &str,
         draft: Draft,
         expected: Expected,
-    ) -> Result<Saved, EditError> {
+    ) -> Result<Saved, IntegrationError> {
         let name = name.to_owned();
         self.ask(|reply| Ask::Save { name, draft, expected, reply }).await
     }
@@ -218,18 +218,21 @@ impl Service {
     /// Removes a stored integration. What is queued for it stays, and nobody delivers it.
     ///
     /// # Errors
-    /// [`EditError`]: nothing has changed.
+    /// [`IntegrationError`]: nothing has changed.
     /// # Cancel safety
     /// As [`Service::save`].
-    pub async fn remove(&self, name: &str) -> Result<Reloaded, EditError> {
+    pub async fn remove(&self, name: &str) -> Result<Reloaded, IntegrationError> {
         let name = name.to_owned();
         self.ask(|reply| Ask::Remove { name, reply }).await
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(Reply<T, EditError>) -> Ask) -> Result<T, EditError> {
+    async fn ask<T>(
+        &self,
+        ask: impl FnOnce(Reply<T, IntegrationError>) -> Ask,
+    ) -> Result<T, IntegrationError> {
         let (reply, answer) = oneshot::channel();
-        self.asks.send(ask(reply)).await.map_err(|_| EditError::Stopping)?;
-        answer.await.unwrap_or(Err(EditError::Stopping))
+        self.asks.send(ask(reply)).await.map_err(|_| IntegrationError::Stopping)?;
+        answer.await.unwrap_or(Err(IntegrationError::Stopping))
     }
 
     /// A draft, or an integration that is delivered: exactly one of them.
@@ -238,19 +241,19 @@ impl Service {
         draft: Option<Draft>,
         name: Option<String>,
         purpose: Purpose,
-    ) -> Result<Candidate, EditError> {
+    ) -> Result<Candidate, IntegrationError> {
         match (draft, name) {
             (Some(draft), None) => self.drafts.check(draft, purpose).await,
             (None, Some(name)) => {
                 let delivered = self.integrations();
                 let known = delivered.iter().find(|known| known.name == name);
-                let known = known.ok_or_else(|| EditError::Unknown(name.clone()))?;
+                let known = known.ok_or_else(|| IntegrationError::Unknown(name.clone()))?;
                 let (rules, settings) = (known.rules.clone(), known.settings.clone());
                 Ok(Candidate { name, rules, settings })
             }
             _ => {
                 let message = "either `draft` or `integration` must be given, and not both";
-                Err(EditError::Invalid(message.to_owned()))
+                Err(IntegrationError::Invalid(message.to_owned()))
             }
         }
     }

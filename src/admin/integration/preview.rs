@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::protocol::{PreviewAsked, Previewed};
-use super::{EditError, Purpose};
+use super::{IntegrationError, Purpose};
 use crate::admin::service::Service;
 use crate::clock;
 use crate::event::{BatchItem, DEPTH_MAX, Timestamp, batch, repair};
@@ -21,10 +21,10 @@ impl Service {
     /// it.
     ///
     /// # Errors
-    /// [`EditError`]: the draft has faults, or what was asked makes no sense. What is wrong with an event is told of it.
+    /// [`IntegrationError`]: the draft has faults, or what was asked makes no sense. What is wrong with an event is told of it.
     /// # Cancel safety
     /// Nothing is changed.
-    pub async fn preview(&self, asked: PreviewAsked) -> Result<Previewed, EditError> {
+    pub async fn preview(&self, asked: PreviewAsked) -> Result<Previewed, IntegrationError> {
         let PreviewAsked { draft, integration, events } = asked;
         let is_draft = draft.is_some();
         let candidate = self.candidate(draft, integration, Purpose::Mapping).await?;
@@ -39,7 +39,7 @@ impl Service {
         };
         if items.len() > EVENTS_MAX {
             let message = format!("a preview shows at most {EVENTS_MAX} events");
-            return Err(EditError::Invalid(message));
+            return Err(IntegrationError::Invalid(message));
         }
         let items: Vec<BatchItem<'_>> = items.take();
         let mut trial = self.known_to(&items).await?;
@@ -66,7 +66,10 @@ impl Service {
     }
 
     /// A trial that knows what the daemon knows of the people in `items`.
-    pub(super) async fn known_to(&self, items: &[BatchItem<'_>]) -> Result<Trial, EditError> {
+    pub(super) async fn known_to(
+        &self,
+        items: &[BatchItem<'_>],
+    ) -> Result<Trial, IntegrationError> {
         let events = items.iter().filter_map(|item| item.event.as_ref().ok());
         let keys: BTreeSet<IdentityKey<'_>> = events
             .flat_map(|event| {
@@ -79,7 +82,7 @@ impl Service {
             return Ok(Trial::default());
         }
         let stored = self.spool().identities(keys.clone()).await;
-        let stored = stored.map_err(|error| EditError::Storage(error.to_string()))?;
+        let stored = stored.map_err(|error| IntegrationError::Storage(error.to_string()))?;
         let known = keys.into_iter().zip(stored);
         let identities = known.filter_map(|(key, traits)| Some((key, traits?.to_vec()))).collect();
         Ok(Trial { identities })

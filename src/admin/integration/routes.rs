@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{EditError, Expected};
+use super::{Expected, IntegrationError};
 use crate::admin::protocol::Problem;
 use crate::admin::service::Service;
 use crate::admin::socket::{Answer, Refused, body, json};
@@ -16,21 +16,21 @@ const DRAFT: &str = r#"an integration's settings, such as {"preset":"retail","ap
 const PREVIEW: &str = r#"{"draft":{…},"events":[…]} or {"integration":"…","events":[…]}"#;
 const TEST: &str = r#"{"integration":"…"} or {"draft":{…}}, and with them "event":{…}"#;
 
-impl From<EditError> for Refused {
-    fn from(error: EditError) -> Refused {
+impl From<IntegrationError> for Refused {
+    fn from(error: IntegrationError) -> Refused {
         let (status, code) = match &error {
-            EditError::Faulty(_) => (StatusCode::BAD_REQUEST, "invalid_integration"),
-            EditError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-            EditError::InFile { .. } => (StatusCode::CONFLICT, "in_the_file"),
-            EditError::ChangedMeanwhile(_) => (StatusCode::CONFLICT, "changed_meanwhile"),
-            EditError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
-            EditError::Busy => (StatusCode::CONFLICT, "busy"),
-            EditError::NotApplied(_) => (StatusCode::CONFLICT, "not_applied"),
-            EditError::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, "storage_failed"),
-            EditError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+            IntegrationError::Faulty(_) => (StatusCode::BAD_REQUEST, "invalid_integration"),
+            IntegrationError::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            IntegrationError::InFile { .. } => (StatusCode::CONFLICT, "in_the_file"),
+            IntegrationError::ChangedMeanwhile(_) => (StatusCode::CONFLICT, "changed_meanwhile"),
+            IntegrationError::Unknown(_) => (StatusCode::NOT_FOUND, "not_found"),
+            IntegrationError::Busy => (StatusCode::CONFLICT, "busy"),
+            IntegrationError::NotApplied(_) => (StatusCode::CONFLICT, "not_applied"),
+            IntegrationError::Storage(_) => (StatusCode::INTERNAL_SERVER_ERROR, "storage_failed"),
+            IntegrationError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
         };
         let message = error.to_string();
-        let faults = if let EditError::Faulty(faults) = error { faults } else { Vec::new() };
+        let faults = if let IntegrationError::Faulty(faults) = error { faults } else { Vec::new() };
         let problem = Problem { faults, ..Problem::new(code, message) };
         Refused { status, problem, allowed: None }
     }
@@ -68,7 +68,7 @@ async fn one(
         Method::GET => {
             let known = service.configured();
             let known = known.integrations.iter().find(|known| known.name == name);
-            let known = known.ok_or_else(|| EditError::Unknown(name.to_owned()))?;
+            let known = known.ok_or_else(|| IntegrationError::Unknown(name.to_owned()))?;
             let mut answer = json(known);
             if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", known.version))
                 && !known.version.is_empty()
@@ -90,7 +90,7 @@ async fn one(
 }
 
 /// What a `PUT` says of what it replaces (RFC 9110, section 13.1): `If-Match: "VERSION"` or `If-None-Match: *`.
-fn expected(headers: &HeaderMap) -> Result<Expected, EditError> {
+fn expected(headers: &HeaderMap) -> Result<Expected, IntegrationError> {
     let text = |value: &HeaderValue| value.to_str().unwrap_or_default().trim().to_owned();
     let [matching, none_matching] =
         [IF_MATCH, IF_NONE_MATCH].map(|name| headers.get(name).map(text));
@@ -106,10 +106,10 @@ fn expected(headers: &HeaderMap) -> Result<Expected, EditError> {
     }
 }
 
-fn unclear() -> EditError {
+fn unclear() -> IntegrationError {
     let message =
         "a PUT takes If-Match with one version in quotes, or If-None-Match: *, or neither";
-    EditError::Invalid(message.to_owned())
+    IntegrationError::Invalid(message.to_owned())
 }
 
 async fn preview(

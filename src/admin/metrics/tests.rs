@@ -55,6 +55,7 @@ fn snapshot() -> Snapshot {
             integrations: Vec::new(),
             set_aside: Vec::new(),
             disk_free: None,
+            erasure_waits: false,
         },
         refusing: Some("disk_low"),
         connections: 2,

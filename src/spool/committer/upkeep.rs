@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::entry::Seq;
@@ -19,9 +20,7 @@ impl Committer {
     /// Has the next segment prepared and a checkpoint made when it is time, and waits for neither.
     pub(super) fn keep_up(&mut self) -> Result<(), StoreError> {
         if self.erased.roll_due {
-            self.writer.sync().map_err(|error| failed("flush", &error))?;
-            // A full disk has no room for the next segment: then this one is ended later.
-            self.erased.roll_due = self.writer.roll(0).is_err();
+            self.end_segment()?;
         }
         let settled = mem::take(&mut self.moved) || self.checkpoint_waits;
         let active = self.writer.active();
@@ -53,6 +52,26 @@ impl Committer {
         let due = due || !remove.is_empty();
         self.checkpoint_waits = due && self.keeper.is_busy();
         if due && !self.checkpoint_waits { self.checkpoint(remove) } else { Ok(()) }
+    }
+
+    /// Ends the segment under way, in which erased people are. A full disk has no room for the next one: then this is done after
+    /// a later commit, and who operates it is told that it waits, and when it no longer does.
+    fn end_segment(&mut self) -> Result<(), StoreError> {
+        self.writer.sync().map_err(|error| failed("flush", &error))?;
+        let ended = self.writer.roll(0);
+        self.erased.roll_due = ended.is_err();
+        let waited = self.shared.erasure_waits.swap(ended.is_err(), Ordering::AcqRel);
+        match ended {
+            Err(error) if !waited => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what was erased stays on the disk: the log's next segment cannot be begun, which each commit tries again"
+            ),
+            Ok(()) if waited => tracing::info!(
+                "what was erased no longer waits for room: it leaves the disk with its segment of the log"
+            ),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Tells the store how far it is, and has it flushed; then `remove` goes.

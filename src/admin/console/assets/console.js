@@ -110,10 +110,15 @@ function follow(part) {
     source.addEventListener("open", () => say("Live", false));
     source.addEventListener("part", (event) => fill(part, event.data));
     source.addEventListener("say", (event) => { announced.textContent = event.data; });
-    source.addEventListener("error", () => {
+    source.addEventListener("error", async () => {
       say("Reconnecting…", true);
       // A refusal ends it for good, a lost connection does not.
-      if (source && source.readyState === EventSource.CLOSED) again = setTimeout(start, 5000);
+      const refused = source;
+      if (!refused || refused.readyState !== EventSource.CLOSED) return;
+      const page = await fetch(location.href, { method: "HEAD", redirect: "manual" }).catch(() => undefined);
+      if (refused !== source) return; // it was stopped, or begun anew, meanwhile
+      if (page && page.type === "opaqueredirect") say("Signed out: reload the page", true);
+      else again = setTimeout(start, 5000);
     });
   };
   // A browser has few connections to one host: pages that nobody sees leave theirs to others.
