@@ -30,7 +30,7 @@ pub struct Status {
     /// Bytes that the spool's file system has free.
     #[serde(default)]
     pub disk_free: Option<u64>,
-    /// What was erased stays on the disk, which has no room for the log's next segment.
+    /// What was erased stays on the disk: the log's next segment cannot be begun, most of all on a full disk.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub erasure_waits: bool,
     /// What came in since the start.

@@ -81,7 +81,7 @@ pub(super) async fn run(events: &Events) -> Result<(), Failure> {
             if events.json {
                 let line = serde_json::to_string(event).map_err(anyhow::Error::from)?;
                 // What came in may have line ends between its tokens, which would end the line.
-                show::line(&line.replace('\n', " "));
+                show::line(&line.replace(['\r', '\n'], " "));
             } else {
                 show::line(&text(event, full));
             }

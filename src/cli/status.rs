@@ -70,8 +70,8 @@ fn text(status: &protocol::Status) -> String {
     }
     if status.erasure_waits {
         parts.push(format!(
-            "{WARN}erasure{WARN:#}: what was erased is sent and shown no more, and stays on the disk until there is room for the \
-             log's next segment: make room"
+            "{WARN}erasure{WARN:#}: what was erased is sent and shown no more, and stays on the disk until the log's next \
+             segment can be begun: make room, or see the daemon's log for the reason"
         ));
     }
     parts.push(format!("{DIM}{}{DIM:#}", ingest(status)));

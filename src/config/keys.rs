@@ -189,7 +189,7 @@ pub const KEYS: [Key; 44] = [
         "keep_events",
         "false",
         Kind::Switch,
-        "Keeps the event beside each record, for the event debugger; takes about twice the room in the log.",
+        "Keeps the event beside each record, for the event debugger; takes the room of the events in the log, once for each record.",
     ),
     key(
         "spool",

@@ -28,9 +28,11 @@ const INVALID_SCOPE: u32 = 0;
 const CONSENT_SCOPE: u32 = u32::MAX;
 /// Room that is made ahead for the records of one request.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of the events of one request that are kept: each has the batch's context in it, and may be far larger than what the
-/// request holds of it.
-pub(super) const KEPT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of the events of one request that are kept, over all integrations: each has the batch's context in it, and may be far
+/// larger than what the request holds of it.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// And so many times the request's own bytes: those are what waiting requests are counted by.
+const KEPT_OF_BODY_MAX: usize = 4;
 
 /// What the events of a request come to, while they are gone through in order.
 pub(super) struct Draft<'a> {
@@ -54,7 +56,9 @@ pub(super) struct Draft<'a> {
     /// Items whose `event_type` Ometria cuts, each with the name of its integration.
     pub(super) truncated: Vec<(usize, String)>,
     /// Bytes of events that may still be kept beside their records; 0 where none are.
-    pub(super) kept_bytes_left: usize,
+    kept_bytes_left: usize,
+    /// Bytes of the events that are set aside.
+    pub(super) aside_bytes: usize,
 }
 
 pub(super) enum Planned {
@@ -92,7 +96,14 @@ impl<'a> Draft<'a> {
             received,
             truncated: Vec::new(),
             kept_bytes_left: 0,
+            aside_bytes: 0,
         }
+    }
+
+    /// This draft, where each event is kept beside its records: as far as that does not take much more than the request.
+    pub(super) fn keeping_events(self, bytes: usize) -> Draft<'a> {
+        let each = KEPT_BYTES_MAX / self.integrations.len().max(1);
+        Draft { kept_bytes_left: each.min(bytes.saturating_mul(KEPT_OF_BODY_MAX)), ..self }
     }
 
     pub(super) fn add_item(&mut self, item: &'a BatchItem<'_>) {
@@ -106,7 +117,9 @@ impl<'a> Draft<'a> {
         let kind = item.kind.map_or_else(String::new, |kind| kind.as_str().to_owned());
         let first = self.append.items.len();
         let once = Some(Once::new(INVALID_SCOPE, item.raw()));
-        let entry = quarantine(self.received, once, kind, None, &reason, &detail, &item.body());
+        let body = item.body();
+        self.aside_bytes += body.len();
+        let entry = quarantine(self.received, once, kind, None, &reason, &detail, &body);
         self.append.items.push(entry);
         self.events.push(Planned::Items { first, count: 1, quarantined: Some((reason, detail)) });
     }
@@ -192,7 +205,9 @@ impl<'a> Draft<'a> {
             let kind = event.kind.as_str().to_owned();
             endings.push(Ending::Quarantined(self.append.items.len()));
             let name = Some(integration.name.clone());
-            let item = quarantine(self.received, once, kind, name, reason, &detail, &body());
+            let body = body();
+            self.aside_bytes += body.len();
+            let item = quarantine(self.received, once, kind, name, reason, &detail, &body);
             self.append.items.push(item);
         }
         let count = self.append.items.len() - first;
@@ -281,11 +296,10 @@ fn keep<'a>(left: &mut usize, body: &dyn Fn() -> Cow<'a, str>) -> Option<Bytes> 
         return None;
     }
     let text = body();
-    let fewer = left.checked_sub(text.len())?;
-    (text.len() <= EVENT_BYTES_MAX).then(|| {
-        *left = fewer;
-        Bytes::from(text.into_owned())
-    })
+    let fits = text.len() <= EVENT_BYTES_MAX.min(*left);
+    // One that does not fit has cost its making.
+    *left = left.saturating_sub(text.len());
+    fits.then(|| Bytes::from(text.into_owned()))
 }
 
 /// An event for the quarantine.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::{Fate, Outcome, Refusal, Taken};
-use super::draft::{Draft, KEPT_BYTES_MAX, Planned, identity_keys};
+use super::draft::{Draft, Planned, identity_keys};
 use super::push;
 use super::tally::{Tallied, Tallies, Tally};
 use crate::clock::UnixMillis;
@@ -20,6 +20,8 @@ use crate::spool::{
 
 /// Events in one request: what a batch is read into takes memory beside its text.
 const BATCH_EVENTS_MAX: usize = 5000;
+/// What the events of one request that are set aside may take beyond the request's own bytes: each has the batch's context.
+const ASIDE_BYTES_MAX: usize = 16 << 20;
 
 // What the mapping lets through, the spool takes: neither knows the other.
 const _: () = assert!(mapping::RECORD_BYTES_MAX <= RECORD_BYTES_MAX);
@@ -180,8 +182,15 @@ impl Intake {
         let keys = identity_keys(valid);
         let size = (items.len(), body.len());
         let mut draft = self.draft(&integrations, keys, received, size).await?;
+        let aside_max = ASIDE_BYTES_MAX + body.len().saturating_mul(integrations.len());
         for item in &items {
             draft.add_item(item);
+            if draft.aside_bytes > aside_max {
+                let message = format!(
+                    "events that cannot be delivered are kept with the batch's context, which here would take over {aside_max} bytes: send fewer at once, or mend them"
+                );
+                return Err(Refusal::new("too_large", message));
+            }
         }
         self.commit(draft).await
     }
@@ -304,11 +313,8 @@ impl Intake {
         let traits =
             if stored.is_empty() { Vec::new() } else { self.spool.identities(stored).await? };
         let identities = keys.into_iter().zip(traits).collect();
-        let mut draft = Draft::new(integrations, identities, received, size);
-        if self.spool.keeps_events() {
-            draft.kept_bytes_left = KEPT_BYTES_MAX;
-        }
-        Ok(draft)
+        let draft = Draft::new(integrations, identities, received, size);
+        Ok(if self.spool.keeps_events() { draft.keeping_events(size.1) } else { draft })
     }
 
     /// Appends the draft and says what became of each event.
@@ -360,16 +366,15 @@ impl From<BodyError> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::mapping::Preset;
     use crate::spool::{Drive, Options, SyncMode};
 
-    /// Promise 6: an operator's retry never ends an event in silence.
-    #[tokio::test]
-    async fn a_retry_that_would_drop_the_event_keeps_it() {
-        let directory = tempfile::tempdir().unwrap();
+    async fn intake(directory: &Path) -> (Spool, LaneId, Intake) {
         let options = Options {
-            directory: directory.path().join("spool"),
+            directory: directory.join("spool"),
             sync: SyncMode::Always,
             cache_bytes: 8 << 20,
             records_max: 100,
@@ -386,6 +391,32 @@ mod tests {
         let (name, lanes, scope) = ("uk".to_owned(), vec![lane], lane.0);
         let integration = Integration { name, lanes, scope, rules };
         let intake = Intake::new(spool.clone(), vec![integration]);
+        (spool, lane, intake)
+    }
+
+    /// Promise 7: a small request with a large context does not become a large append.
+    #[tokio::test]
+    async fn a_context_is_not_set_aside_over_and_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, _, intake) = intake(directory.path()).await;
+        let batch = |invalid: usize| {
+            let pad = "x".repeat(100_000);
+            let events = vec![r#"{"type":"x"}"#; invalid].join(",");
+            format!(r#"{{"context":{{"pad":"{pad}"}},"batch":[{events},{{"type":"y"}}]}}"#)
+        };
+        let refused = intake.batch(batch(400).as_bytes(), UnixMillis(0)).await.unwrap_err();
+        assert_eq!((refused.code, spool.quarantine_count()), ("too_large", 0));
+        // The same event again is a repeat.
+        let taken = intake.batch(batch(100).as_bytes(), UnixMillis(0)).await.unwrap();
+        assert_eq!((taken.quarantined, taken.duplicate, spool.quarantine_count()), (2, 99, 2));
+        spool.close().await;
+    }
+
+    /// Promise 6: an operator's retry never ends an event in silence.
+    #[tokio::test]
+    async fn a_retry_that_would_drop_the_event_keeps_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, lane, intake) = intake(directory.path()).await;
         let (now, id) = (UnixMillis(0), QuarantineId(1));
         let taken = intake.batch(br#"[{"type":"track"}]"#, now).await.unwrap();
         assert_eq!((taken.quarantined, spool.quarantine_count()), (1, 1));

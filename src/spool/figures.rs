@@ -67,7 +67,7 @@ impl Spool {
         }
     }
 
-    /// Whether what was erased stays on the disk because the log has no room for its next segment.
+    /// Whether what was erased stays on the disk because the log's next segment cannot be begun: most of all on a full disk.
     #[must_use]
     pub fn erasure_waits(&self) -> bool {
         self.shared.erasure_waits.load(Ordering::Acquire)

@@ -4,7 +4,20 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::{Answer, Daemon, Host, PATIENCE};
+use super::{Answer, Daemon, Host, PATIENCE, Producer, Upstream};
+
+/// A daemon with a console, which delivers to `upstream`.
+pub(crate) fn start(upstream: &Upstream) -> (Host, Daemon) {
+    let host = Host::new(&upstream.url, "the-key-of-uk-0123456789", "").with_console("");
+    let daemon = host.start();
+    (host, daemon)
+}
+
+/// Hands over an event.
+pub(crate) fn send(host: &Host, event: &str) {
+    let answer = Producer::connect(&host.ingest()).post("/v1/track", event);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
 
 impl Host {
     /// Adds a console on a free port to the configuration.

@@ -98,16 +98,11 @@ impl Driver {
     }
 }
 
-/// Runs what seldom blocks, and may. Other threads of the runtime go on meanwhile: one of them at most is in here. Where there
-/// are no others, its tasks go on elsewhere, at the price of two changes of thread.
+/// Runs what seldom blocks, and may: other tasks of this thread go on elsewhere where there is an elsewhere.
 fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
-    let alone = |handle: &Handle| {
-        handle.runtime_flavor() == RuntimeFlavor::MultiThread && handle.metrics().num_workers() == 1
-    };
-    if Handle::try_current().is_ok_and(|handle| alone(&handle)) {
-        tokio::task::block_in_place(step)
-    } else {
-        step()
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
+        _ => step(),
     }
 }
 

@@ -119,7 +119,7 @@ fn body(bytes: &[u8]) -> (Option<&RawValue>, Option<String>) {
 /// The event on one line: a line end within it is white space, and nobody is sent it byte for byte. As a text where it is no
 /// JSON.
 fn event(bytes: &[u8]) -> Box<RawValue> {
-    let text = String::from_utf8_lossy(bytes).replace('\n', " ");
+    let text = String::from_utf8_lossy(bytes).replace(['\r', '\n'], " ");
     RawValue::from_string(text).unwrap_or_else(|_| {
         let text = String::from_utf8_lossy(bytes);
         serde_json::value::to_raw_value(&text).expect("text always encodes")
