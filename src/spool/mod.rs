@@ -18,7 +18,7 @@
 //! | `consent`, `erasure` (PURE) | what is remembered of a person's consent, and of who was erased |
 //! | `log` | the log: frames, segments, reading and writing them, recovery |
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
-//! | `committer`, `work` | group commit: the one writer, what it is asked, what it keeps in step |
+//! | `committer`, `work`, `unread` | group commit: the one writer, what it is asked and answers, what it keeps in step |
 //! | `shared`, `identity` | what handles and committer share |
 //! | `figures` | what is counted of the whole |
 //! | `people` | what is remembered of people, and which records must not be sent |
@@ -49,6 +49,7 @@ mod quarantine;
 mod sealed;
 mod shared;
 mod store;
+mod unread;
 mod values;
 mod work;
 
@@ -201,7 +202,7 @@ impl Spool {
     /// When a record is larger than [`RECORD_BYTES_MAX`], its event than [`EVENT_BYTES_MAX`], or its lane unknown: the
     /// caller's bug.
     pub async fn append(&self, append: Append) -> Result<Receipt, AppendError> {
-        self.ask(|to| Work::Append(append, to)).await
+        self.ask(|to| Work::Append(append, to)).await.map(|appended| appended.receipt)
     }
 
     /// Moves the cursor of a lane past `settlement.records`. A kill does not undo it; a power cut may, unless it has copies.

@@ -17,6 +17,7 @@ use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
+use super::unread::Unread;
 use crate::histogram::Histogram;
 
 /// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub(super) without_room: AtomicBool,
     /// The segment under way holds what was erased, and cannot be ended as long as the next has no room.
     pub(super) erasure_waits: AtomicBool,
+    /// Answers to appends that were not taken yet.
+    pub(super) unread: Arc<Unread>,
     failure: watch::Sender<Option<String>>,
     /// The committer's step under way.
     pub(super) committing: Watched,
@@ -158,6 +161,7 @@ impl Shared {
             without_room: AtomicBool::new(false),
             erasure_waits: AtomicBool::new(false),
             failure: watch::Sender::new(None),
+            unread: Arc::default(),
             committing: Watched::default(),
             flushing: Watched::default(),
         }

@@ -3,8 +3,9 @@
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::entry::{Append, Content, Item, LaneId, Quarantined, Receipt, Settlement, bytes_of};
+use super::entry::{Append, Content, Item, LaneId, Quarantined, Settlement, bytes_of};
 use super::error::AppendError;
+use super::unread::Appended;
 
 /// Requests that may wait for the committer; further ones wait to be let in.
 pub(super) const WAITING_MAX: usize = 1024;
@@ -15,7 +16,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub(super) enum Work {
     /// See [`super::Spool::append`].
-    Append(Append, oneshot::Sender<Result<Receipt, AppendError>>),
+    Append(Append, oneshot::Sender<Result<Appended, AppendError>>),
     /// See [`super::Spool::settle`].
     Settle(Settlement, oneshot::Sender<Result<(), AppendError>>),
     /// See [`super::Spool::lane`].
@@ -67,7 +68,7 @@ impl Work {
 /// What a request gets once the flush has returned.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Append(oneshot::Sender<Result<Receipt, AppendError>>, Result<Receipt, AppendError>),
+    Append(oneshot::Sender<Result<Appended, AppendError>>, Result<Appended, AppendError>),
     Settle(oneshot::Sender<Result<(), AppendError>>, Result<(), AppendError>),
     Lane(oneshot::Sender<Result<LaneId, AppendError>>, Result<LaneId, AppendError>),
 }

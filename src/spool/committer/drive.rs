@@ -54,6 +54,7 @@ impl Driver {
         drive: Drive,
     ) {
         loop {
+            self.shared.unread.taken().await;
             let wake = self.lock().wake_at();
             let (group, last) = tokio::select! {
                 biased;
@@ -108,14 +109,18 @@ fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::Pin;
     use std::sync::mpsc;
+    use std::task::Poll;
     use std::time::Duration;
 
     use tokio::sync::oneshot;
+    use tokio::time::Instant;
 
     use crate::spool::model_tests::{options, quarantined, record, reopen, settlement};
     use crate::spool::work::Work;
-    use crate::spool::{Append, Seq, Settlement};
+    use crate::spool::{Append, Drive, Seq, Settlement, Spool};
 
     /// Goal: a probe tells a committer that is busy from one that goes on.
     #[tokio::test(start_paused = true)]
@@ -139,6 +144,49 @@ mod tests {
         probe.await.unwrap();
         spool.close().await;
         assert!(spool.probe().await.is_err());
+    }
+
+    /// Goal: a group closes once those whom the last one answered know; who never looks holds nobody up for long.
+    #[tokio::test(start_paused = true)]
+    async fn a_group_waits_for_who_was_just_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::open(options(directory.path()), Drive::Task).unwrap();
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let append = || {
+            let items = vec![record(lane, "t", b"x")];
+            Box::pin(spool.append(Append { items, ..Append::default() }))
+        };
+        let newest = || *spool.newest(lane).borrow();
+        let begun = Instant::now();
+        let mut first = append();
+        assert!(waits(first.as_mut()).await);
+        while newest() < 1 {
+            tokio::task::yield_now().await;
+        }
+        let mut second = append();
+        assert!(waits(second.as_mut()).await);
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+            assert_eq!(newest(), 1, "the first does not know yet");
+        }
+        first.await.unwrap();
+        second.await.unwrap();
+        assert_eq!((newest(), begun.elapsed()), (2, Duration::ZERO));
+
+        let mut deaf = append();
+        assert!(waits(deaf.as_mut()).await);
+        append().await.unwrap();
+        append().await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        drop(deaf);
+        append().await.unwrap();
+        assert_eq!(newest(), 6);
+        spool.close().await;
+    }
+
+    /// Whether a future waits once it was begun.
+    async fn waits(mut future: Pin<&mut impl Future>) -> bool {
+        poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
     }
 
     fn asked(settlement: Settlement) -> (Work, impl FnMut() -> bool) {

@@ -3,8 +3,8 @@
 //! ```text
 //! requests waiting ──▶ plan each, in order ──▶ one frame ──▶ fdatasync ──▶ apply to the store ──▶ publish, answer all
 //! ```
-//! While a frame is written, requests gather; the next group takes them all, so the flush is shared by as many as wait
-//! and no timer delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
+//! While a frame is written, and until those whom it answers know (`unread`), requests gather; the next group takes them all,
+//! so the flush is shared by as many as wait, and nothing delays a lone one. A frame is valid whole or not at all: a crash leaves all of a group or nothing.
 //!
 //! Settlements without copies for the quarantine are answered once they are written, and flushed beside the next push: a
 //! kill repeats the push in flight alone, a power cut at most the last few, which upstream merges. While the committer is idle

@@ -13,6 +13,7 @@ use super::super::error::AppendError;
 use super::super::identity::Identity;
 use super::super::shared::Shared;
 use super::super::store::{LaneOnDisk, Tallies};
+use super::super::unread::Appended;
 use super::super::work::{Answer, Work};
 use super::Committer;
 use super::identities::Changes;
@@ -63,7 +64,8 @@ impl Committer {
                 if planned.is_ok() {
                     self.group.need(Flush::AsConfigured);
                 }
-                self.group.answers.push(Answer::Append(to, planned));
+                let answer = planned.map(|receipt| Appended::new(receipt, &self.shared.unread));
+                self.group.answers.push(Answer::Append(to, answer));
             }
             Work::Settle(settlement, to) => {
                 if !settlement.copies.is_empty() {
