@@ -59,6 +59,14 @@ fn assert_refusal(answer: &Answer, code: &str, reason: &str) {
     assert!(answer.head.to_ascii_lowercase().contains("retry-after: "), "{}", answer.head);
 }
 
+/// A start delivers what is queued: everything that was sent, and it ends in order.
+fn assert_delivers(host: &Host, upstream: &Upstream, sent: usize) {
+    let daemon = host.start();
+    host.wait_until_settled();
+    assert_delivered(upstream, sent);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
 /// What arrived first, in order, is what was acknowledged.
 fn assert_delivered(upstream: &Upstream, acknowledged: usize) {
     let mut seen = HashSet::new();
@@ -210,10 +218,7 @@ fn an_error_of_the_store_ends_the_daemon_and_a_restart_recovers() {
         }
         tracer.wait().unwrap();
         upstream.handle.clear_faults();
-        let daemon = host.start();
-        host.wait_until_settled();
-        assert_delivered(&upstream, sent);
-        assert_eq!(daemon.stop().0, Some(0));
+        assert_delivers(&host, &upstream, sent);
     }
 }
 
@@ -237,10 +242,7 @@ fn an_error_of_the_store_while_it_opens_ends_the_start() {
             let reason = if error == "EIO" { "Input/output error" } else { "No space left" };
             assert!(log.contains(reason), "{fault}:\n{log}");
             assert!(!log.contains("restore a backup"), "{fault}: told as damage:\n{log}");
-            let daemon = host.start();
-            host.wait_until_settled();
-            assert_delivered(&upstream, sent);
-            assert_eq!(daemon.stop().0, Some(0));
+            assert_delivers(&host, &upstream, sent);
         }
     }
 }
@@ -285,10 +287,7 @@ fn a_disk_that_fails_while_a_reload_waits_ends_the_daemon() {
             }
             std::fs::remove_file(&pipe).unwrap();
             std::fs::write(&pipe, &configured).unwrap();
-            let daemon = host.start();
-            host.wait_until_settled();
-            assert_delivered(&upstream, acknowledged);
-            assert_eq!(daemon.stop().0, Some(0));
+            assert_delivers(&host, &upstream, acknowledged);
         });
     }
 }
@@ -379,10 +378,7 @@ fn an_error_of_an_open_or_a_rename_ends_the_start_and_harms_nothing() {
         );
     }
     upstream.handle.clear_faults();
-    let daemon = host.start();
-    host.wait_until_settled();
-    assert_delivered(&upstream, sent);
-    assert_eq!(daemon.stop().0, Some(0));
+    assert_delivers(&host, &upstream, sent);
 }
 
 /// Goal: a save or a removal that is answered with an error has changed nothing, though the file was renamed or removed already.
