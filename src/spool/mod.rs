@@ -20,6 +20,7 @@
 //! | `store`, `values`, `quarantine` | the store: sled's trees as typed reads and writes |
 //! | `committer`, `work`, `unread` | group commit: the one writer, what it is asked and answers, what it keeps in step |
 //! | `shared`, `identity` | what handles and committer share |
+//! | `health` | its failure, and whether the disk answers |
 //! | `figures` | what is counted of the whole |
 //! | `people` | what is remembered of people, and which records must not be sent |
 //! | `opening` | what is found on disk, checked and brought together |
@@ -38,6 +39,7 @@ mod erasure;
 mod error;
 mod figures;
 mod generation;
+mod health;
 mod identity;
 mod log;
 mod manifest;
@@ -73,6 +75,7 @@ pub use self::figures::Figures;
 pub(crate) use self::log::frame;
 
 use self::committer::{Committer, Driver, Keeper};
+use self::health::Health;
 use self::identity::Cache;
 use self::log::{Prepared, Syncer, Writer};
 use self::opening::Recovered;
@@ -149,15 +152,18 @@ impl Spool {
         let newest_set_aside = quarantine.2;
         let (log, last, active) = (log.log, log.last, log.active);
         let cache = Cache::new(remembered.newest, erased.is_some(), options.identities_max);
-        let shared = Arc::new(Shared::new(options, path, store, log, cache, &lanes, quarantine));
+        let threads = || generation::failed("start the threads of", &directory);
+        // A committer that runs as a task waits for the disk where nobody could take over.
+        let health = Health::start(drive == Drive::Thread).map_err(threads())?;
+        let shared = Shared::new(options, path, (store, log), cache, &lanes, quarantine, health);
+        let shared = Arc::new(shared);
         let prepared = Prepared::default();
-        let threads = generation::failed("start the threads of", &directory);
         let failing = shared.clone();
         let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
-            let fail = move |error: &_| failing.fail(&format!("flush the log: {error}"));
+            let fail = move |error: &_| failing.health.fail(&format!("flush the log: {error}"));
             Ok((keeper, Syncer::start(fail)?))
         });
-        let (keeper, syncer) = started.map_err(threads)?;
+        let (keeper, syncer) = started.map_err(threads())?;
         let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
         let found = (lanes, windows, newest_set_aside, remembered, erased.unwrap_or_default());
         let committer = Committer::new(shared.clone(), writer, keeper, found);
@@ -254,7 +260,7 @@ impl Spool {
     }
 
     fn closed(&self) -> AppendError {
-        self.shared.failure().map_or(AppendError::Closed, AppendError::Failed)
+        self.shared.health.failure().map_or(AppendError::Closed, AppendError::Failed)
     }
 
     /// The durable records of `lane` from `from` on, in order and without a gap: at most `records_max`, and
@@ -369,7 +375,7 @@ impl Spool {
     /// # Errors
     /// What [`Spool::append`] would return.
     pub fn accepting(&self) -> Result<(), AppendError> {
-        if let Some(reason) = self.shared.failure() {
+        if let Some(reason) = self.shared.health.failure() {
             return Err(AppendError::Failed(reason));
         }
         if self.work.is_closed() {
@@ -438,7 +444,7 @@ impl Spool {
 
     /// Resolves when the spool has failed for good, with the reason: the daemon must end.
     pub async fn failed(&self) -> String {
-        self.shared.failed().await
+        self.shared.health.failed().await
     }
 
     /// Commits what waits and ends the committer; the lock is released with the last handle. Later calls return

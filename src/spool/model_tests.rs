@@ -472,7 +472,7 @@ async fn the_weaker_mode_answers_before_the_flush() {
 async fn a_step_that_does_not_end_fails_the_spool() {
     let directory = tempfile::tempdir().unwrap();
     let spool = reopen(&options(directory.path()));
-    spool.shared.committing.0.store(1, std::sync::atomic::Ordering::Release);
+    spool.shared.health.hang();
     assert!(spool.failed().await.contains("has not answered"));
     assert!(matches!(spool.accepting(), Err(AppendError::Failed(_))));
 }

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -13,15 +12,13 @@ use super::Options;
 use super::entry::LaneId;
 use super::error::AppendError;
 use super::figures::COMMIT_BOUNDS;
+use super::health::Health;
 use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use super::unread::Unread;
 use crate::histogram::Histogram;
-
-/// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
-const STEP_DEADLINE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -49,39 +46,8 @@ pub(super) struct Shared {
     pub(super) erasure_waits: AtomicBool,
     /// Answers to appends that were not taken yet.
     pub(super) unread: Arc<Unread>,
-    failure: watch::Sender<Option<String>>,
-    /// The committer's step under way.
-    pub(super) committing: Watched,
-    /// The checkpoint's flush under way.
-    flushing: Watched,
-}
-
-/// A step that may wait for the disk: when it began, by [`ticks`]; 0 when none is under way.
-#[derive(Debug, Default)]
-pub(super) struct Watched(pub(super) AtomicU64);
-
-impl Watched {
-    /// Takes a step, seen by [`Shared::failed`].
-    pub(super) fn step<T>(&self, step: impl FnOnce() -> T) -> T {
-        self.0.store(ticks(), Ordering::Release);
-        let done = step();
-        self.0.store(0, Ordering::Release);
-        done
-    }
-
-    fn is_overdue(&self) -> bool {
-        let since = self.0.load(Ordering::Acquire);
-        since != 0 && Duration::from_millis(ticks().saturating_sub(since)) > STEP_DEADLINE
-    }
-}
-
-/// Milliseconds of a clock that neither NTP nor an operator sets: a host whose clock jumps while a step is under way has no
-/// bad disk. Never 0, and 1 is long ago.
-#[expect(clippy::disallowed_types, reason = "the disk does not pause with a simulation's time")]
-fn ticks() -> u64 {
-    static BEGAN: OnceLock<std::time::Instant> = OnceLock::new();
-    let since = BEGAN.get_or_init(std::time::Instant::now).elapsed() + 2 * STEP_DEADLINE;
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    /// Whether it can go on.
+    pub(super) health: Health,
 }
 
 /// A lane as the last flush left it.
@@ -140,11 +106,11 @@ impl Shared {
     pub(super) fn new(
         options: Options,
         generation: PathBuf,
-        store: Store,
-        log: Log,
+        (store, log): (Store, Log),
         identities: Cache,
         lanes: &[LaneOnDisk],
         (entries, bytes, newest): (u64, u64, u64),
+        health: Health,
     ) -> Shared {
         let lanes = lanes.iter().map(|disk| (disk.lane, Arc::new(LaneView::new(disk)))).collect();
         Shared {
@@ -160,10 +126,8 @@ impl Shared {
             commits: Histogram::new(&COMMIT_BOUNDS),
             without_room: AtomicBool::new(false),
             erasure_waits: AtomicBool::new(false),
-            failure: watch::Sender::new(None),
             unread: Arc::default(),
-            committing: Watched::default(),
-            flushing: Watched::default(),
+            health,
         }
     }
 
@@ -289,44 +253,5 @@ impl Shared {
     pub(super) fn used(&self, keys: &[String], found: Vec<Option<Identity>>) -> Vec<Option<Bytes>> {
         self.identities.used(keys, &found);
         found.into_iter().map(|identity| Some(identity?.json)).collect()
-    }
-
-    // ── flush and failure ──
-
-    /// Flushes the store, watched by [`Shared::failed`].
-    pub(super) fn flush(&self) -> Result<(), StoreError> {
-        self.flushing.step(|| self.store.flush())
-    }
-
-    /// Marks the spool as failed, for good. The first reason stays.
-    pub(super) fn fail(&self, reason: &str) {
-        self.failure.send_if_modified(|failure| {
-            let first = failure.is_none();
-            failure.get_or_insert_with(|| reason.to_owned());
-            first
-        });
-    }
-
-    /// Why the spool failed, if it has.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.borrow().clone()
-    }
-
-    /// Resolves with the reason once the spool has failed, or the disk does not answer.
-    pub(super) async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        let mut looks = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            tokio::select! {
-                changed = failure.wait_for(Option::is_some) => {
-                    return changed.ok().and_then(|reason| reason.clone()).unwrap_or_default();
-                }
-                _ = looks.tick() => {
-                    if self.committing.is_overdue() || self.flushing.is_overdue() {
-                        self.fail("the disk has not answered within a minute");
-                    }
-                }
-            }
-        }
     }
 }

@@ -40,7 +40,12 @@ impl Driver {
             return Some(work);
         }
         let asleep = committer.wake_at().is_none();
-        beside_the_runtime(|| self.shared.committing.step(|| committer.commit(vec![work], false)));
+        let settle = || self.shared.health.commit(|| committer.commit(vec![work], false));
+        if self.shared.health.workers_may_wait() {
+            settle()
+        } else {
+            beside_the_runtime(settle)
+        }
         if asleep {
             self.written.notify_one();
         }
@@ -63,14 +68,15 @@ impl Driver {
             };
             let step = move |committer: &mut Committer| committer.commit_waiting(group, last);
             self.step(drive, step).await;
-            if last || self.shared.failure().is_some() {
+            if last || self.shared.health.failure().is_some() {
                 break;
             }
         }
         self.step(drive, Committer::end).await;
         waiting.close();
         while let Some(work) = waiting.recv().await {
-            let error = self.shared.failure().map_or(AppendError::Closed, AppendError::Failed);
+            let error =
+                self.shared.health.failure().map_or(AppendError::Closed, AppendError::Failed);
             refuse(work, &error);
         }
     }
@@ -84,7 +90,7 @@ impl Driver {
         let driver = self.clone();
         let take = move || {
             let mut committer = driver.lock();
-            driver.shared.committing.step(|| step(&mut committer));
+            driver.shared.health.commit(|| step(&mut committer));
         };
         match drive {
             Drive::Thread => take(),
@@ -110,6 +116,7 @@ fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::Write as _;
     use std::pin::Pin;
     use std::sync::mpsc;
     use std::task::Poll;
@@ -233,5 +240,49 @@ mod tests {
         let spool = reopen(&options);
         assert_eq!(spool.cursor(lane), Seq(41));
         spool.close().await;
+    }
+
+    /// Goal: a settlement that waits for a disk which does not answer holds nobody else up.
+    /// Method: the worker that was woken by a socket settles, and waits; the other one has no reason to wake up but a
+    /// timer, which nobody looks at unless it does.
+    #[test]
+    fn a_settlement_on_a_disk_that_hangs_leaves_the_runtime_awake() {
+        let workers = |workers| {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(workers).enable_all().build().unwrap()
+        };
+        for runtime in [workers(1), workers(2)] {
+            let directory = tempfile::tempdir().unwrap();
+            let opened = async { reopen(&options(directory.path())) };
+            let spool = runtime.block_on(opened);
+            let lane = runtime.block_on(spool.lane("uk", 0)).unwrap();
+            let append = Append { items: vec![record(lane, "t", b"x")], ..Append::default() };
+            runtime.block_on(spool.append(append)).unwrap();
+            while spool.driver.committer.try_lock().is_err() {}
+
+            let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+            there.set_nonblocking(true).unwrap();
+            let settled = runtime.spawn({
+                let spool = spool.clone();
+                async move {
+                    let there = tokio::net::UnixStream::from_std(there).unwrap();
+                    there.readable().await.unwrap();
+                    spool.settle(settlement(lane, 1, 1, 1)).await.unwrap();
+                }
+            });
+            let (rang, rings) = mpsc::channel();
+            runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                rang.send(()).unwrap();
+            });
+            let hangs = spool.shared.log.table_mut();
+            here.write_all(b"x").unwrap();
+            let rung = rings.recv_timeout(Duration::from_secs(30));
+            assert!(!settled.is_finished(), "it does not hang");
+            drop(hangs);
+            rung.expect("the runtime sleeps");
+            runtime.block_on(settled).unwrap();
+            runtime.block_on(spool.close());
+        }
     }
 }

@@ -61,11 +61,11 @@ impl Keeper {
                 match task {
                     Task::Prepare(number, zeros) => prepare(&shared, &prepared, number, zeros),
                     Task::Checkpoint(checkpoint) => {
-                        if shared.failure().is_none()
+                        if shared.health.failure().is_none()
                             && let Err(reason) = checkpoint.guarded(&shared)
                         {
                             tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-                            shared.fail(&reason);
+                            shared.health.fail(&reason);
                         }
                         done.store(false, Ordering::Release);
                     }
@@ -144,7 +144,7 @@ impl Checkpoint {
 
     fn make(self, shared: &Shared) -> Result<(), String> {
         kill_point::pass("checkpoint");
-        shared.flush().map_err(|error| error.0)?;
+        shared.health.flush(|| shared.store.flush()).map_err(|error| error.0)?;
         kill_point::pass("checkpoint-flushed");
         if let Err(error) = self.manifest.write(&shared.options.directory) {
             tracing::warn!(

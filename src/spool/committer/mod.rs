@@ -134,7 +134,7 @@ impl Committer {
         let plain = matches!(work, Work::Settle(settlement, _) if settlement.copies.is_empty());
         let behind_too_far =
             self.shared.options.sync == SyncMode::Always && self.writer.behind() + 1 >= BEHIND_MAX;
-        let open = !self.ended && self.shared.failure().is_none();
+        let open = !self.ended && self.shared.health.failure().is_none();
         plain && open && !behind_too_far && self.writer.fits(work.bytes() as u64)
     }
 
@@ -142,7 +142,7 @@ impl Committer {
     fn commit_waiting(&mut self, works: Vec<Work>, last: bool) {
         let works = self.with_room(works);
         self.commit(works, last);
-        if self.shared.failure().is_none() {
+        if self.shared.health.failure().is_none() {
             // A failure is told to everyone by itself.
             drop(self.guarded(Committer::keep_up));
         }
@@ -182,7 +182,7 @@ impl Committer {
         }
         kill_point::pass("applied");
         group.answers.into_iter().for_each(Answer::send);
-        if self.shared.failure().is_none() {
+        if self.shared.health.failure().is_none() {
             drop(self.guarded(Committer::apply));
         }
         self.flush_due = match self.shared.options.sync {
@@ -209,13 +209,13 @@ impl Committer {
             Err(panic) => format!("the committer panicked: {}", panic_text(panic.as_ref())),
         };
         tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-        self.shared.fail(&reason);
+        self.shared.health.fail(&reason);
         Err(AppendError::Failed(reason))
     }
 
     /// The last checkpoint: the next open has nothing to apply.
     fn end(&mut self) {
-        if self.shared.failure().is_none() {
+        if self.shared.health.failure().is_none() {
             drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
         }
         self.keeper.stop();

@@ -215,7 +215,7 @@ impl Log {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn table_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Meta>> {
+    pub(in crate::spool) fn table_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<u64, Meta>> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
