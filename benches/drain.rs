@@ -7,6 +7,7 @@ mod support;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use pillarbox::forward::{self, Control, HttpUpstream, Report, RetryPolicy, Settings, SharedPace};
 use pillarbox::spool::{Append, Content, Drive, Item, PersonKeys, Spool};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 const RECORD_BYTES: usize = 400;
@@ -32,24 +33,24 @@ fn main() {
         .expect("a runtime");
     let pushes = if support::smoke() { 2 } else { 300 };
     let directory = tempfile::tempdir_in(".").expect("a temporary folder on the disk under test");
-    let address = runtime.block_on(serve());
+    let server = runtime.block_on(Server::start());
     let spool = runtime
         .block_on(async { Spool::open(support::options(directory.path()), Drive::Thread) })
         .expect("a spool");
-    let drained = || runtime.block_on(drain(&spool, &address, pushes));
+    let drained = || runtime.block_on(drain(&spool, &server, pushes));
     let records = pushes * PUSH_RECORDS;
     support::side_by_side("drain, pushes of 100", "records", records, drained, || {
-        runtime.block_on(bare(address.clone(), pushes))
+        runtime.block_on(bare(server.address.clone(), pushes))
     });
     let name = "drain, pushes of 100, by a client in a task";
     support::side_by_side(name, "records", records, drained, || {
-        runtime.block_on(runtime.spawn(bare(address.clone(), pushes))).expect("no panic")
+        runtime.block_on(runtime.spawn(bare(server.address.clone(), pushes))).expect("no panic")
     });
     runtime.block_on(spool.close());
 }
 
 /// Queues a backlog, then delivers it.
-async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
+async fn drain(spool: &Spool, server: &Server, pushes: u32) -> Duration {
     let lane = spool.lane("bench", 0).await.expect("a lane");
     let record = Bytes::from(record());
     for _ in 0..pushes {
@@ -64,10 +65,9 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         let items = (0..PUSH_RECORDS).map(|n| Item { once: None, content: content(n) }).collect();
         spool.append(Append { items, ..Append::default() }).await.expect("an append");
     }
-    let newest = *spool.newest(lane).borrow();
     let settings = Settings {
         integration: "bench".into(),
-        endpoint: format!("http://{address}/v2/push").parse().expect("an address"),
+        endpoint: format!("http://{}/v2/push", server.address).parse().expect("an address"),
         api_key: "key".into(),
         batch_records_max: 100,
         linger: Duration::ZERO,
@@ -81,8 +81,8 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
     };
     let upstream = HttpUpstream::new(&settings, None).expect("a client");
     let (report, _told) = watch::channel(Report::default());
-    let mut cursor = spool.cursors(lane);
     let (stop, stopped) = watch::channel(Control::default());
+    server.due.store(pushes, Ordering::Release);
     let begun = Instant::now();
     let forwarder = forward::run(
         settings,
@@ -94,9 +94,10 @@ async fn drain(spool: &Spool, address: &str, pushes: u32) -> Duration {
         stopped,
     );
     let forwarder = tokio::spawn(forwarder);
-    // In a task: who blocks on a future is woken by the kernel at each change, which would be counted as ours.
-    let drained = async move { cursor.wait_for(|cursor| *cursor > newest).await.map(drop) };
-    tokio::spawn(drained).await.expect("no panic").expect("the spool is open");
+    // Who waited for the cursor from the beginning would be woken after each push.
+    server.last.notified().await;
+    let newest = *spool.newest(lane).borrow();
+    spool.cursors(lane).wait_for(|cursor| *cursor > newest).await.expect("the spool is open");
     let took = begun.elapsed();
     stop.send_modify(|control| control.stop = true);
     forwarder.await.expect("no panic").expect("a clean end");
@@ -133,24 +134,41 @@ async fn bare(address: String, pushes: u32) -> Duration {
 }
 
 /// A server that reads every body and answers 202.
-async fn serve() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    let answer = |request: Request<Incoming>| async move {
-        request.into_body().collect().await.expect("a body");
-        let body = r#"{"status":"OK","request_id":"r","accepted":100,"rejected":0}"#;
-        Ok::<_, Infallible>(
-            Response::builder().status(202).body(Full::new(Bytes::from(body))).expect("a response"),
-        )
-    };
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).expect("a socket");
-            let connection = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service_fn(answer)));
-        }
-    });
-    address
+struct Server {
+    address: String,
+    /// Pushes that it is still to take before it tells `last`.
+    due: Arc<AtomicU32>,
+    last: Arc<Notify>,
+}
+
+impl Server {
+    async fn start() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let (due, last) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let server = Server { address, due: due.clone(), last: last.clone() };
+        let answer = move |request: Request<Incoming>| {
+            let (due, last) = (due.clone(), last.clone());
+            async move {
+                request.into_body().collect().await.expect("a body");
+                if due.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    last.notify_one();
+                }
+                let body = r#"{"status":"OK","request_id":"r","accepted":100,"rejected":0}"#;
+                let body = Full::new(Bytes::from(body));
+                Ok::<_, Infallible>(Response::builder().status(202).body(body).expect("a response"))
+            }
+        };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).expect("a socket");
+                let connection = hyper::server::conn::http1::Builder::new();
+                let answer = service_fn(answer.clone());
+                tokio::spawn(connection.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        server
+    }
 }
 
 /// Of the shape that the mapping gives it.

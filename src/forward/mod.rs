@@ -7,6 +7,7 @@
 //! ```
 //! | file | owns |
 //! |---|---|
+//! | `queue` | the records at the front of the lane, read ahead |
 //! | `batch` (PURE) | cuts the next push, makes its body |
 //! | `push`, `route`, `failure` | one HTTP attempt; the connections it is made on; why it had no answer |
 //! | `poll`, `ledger` (PURE) | what was rejected after its 202 |
@@ -38,6 +39,7 @@ pub mod plan;
 pub mod poll;
 mod pulse;
 pub mod push;
+mod queue;
 pub mod report;
 pub mod retry;
 mod route;
@@ -65,23 +67,24 @@ pub use self::settings::Settings;
 pub use self::shared_pace::SharedPace;
 pub use self::way::Way;
 
-use self::batch::{BYTES_MAX, Cut};
+use self::batch::Cut;
 use self::control::{held_up, pause, stopped};
 use self::plan::{Action, Plan};
+use self::queue::Queue;
 use self::settlement::Source;
 use self::symptom::Symptoms;
 use self::verdict::{Attempt, Verdict};
 use crate::advice;
 use crate::clock;
 use crate::kill_point;
-use crate::spool::{AppendError, End, Entry, LaneId, Quarantined, ReadError, Seq, Spool};
+use crate::spool::{AppendError, End, LaneId, Quarantined, ReadError, Seq, Settlement, Spool};
 
 /// How long a push in flight may still take once a shutdown began. Then it is abandoned: nothing of it is settled, and
 /// it repeats after the restart.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// Records that are read at once: each reading is a visit to another thread.
-const READ_AHEAD: usize = 500;
+/// Beside a push is read on when behind it there are less than so many full ones.
+const AHEAD_PUSHES: usize = 2;
 
 /// Why a forwarder ended early: the daemon cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -112,22 +115,12 @@ pub async fn run<U: Upstream>(
 ) -> Result<(), RunError> {
     let Signs { report, pulse } = signs.into();
     let plan = Plan::new(settings.retry, settings.storm_limit);
-    let newest = spool.newest(lane);
-    let queue = Vec::new();
-    let mut forwarder = Forwarder {
-        settings,
-        spool,
-        lane,
-        upstream,
-        report,
-        pulse,
-        rng,
-        plan,
-        newest,
-        queue,
-        attempts: 0,
-    };
-    match forwarder.deliver(&mut control).await {
+    let queue = Queue::new(spool.clone(), lane);
+    let mut forwarder =
+        Forwarder { settings, spool, lane, upstream, report, pulse, rng, plan, queue, attempts: 0 };
+    let ended = forwarder.deliver(&mut control).await;
+    forwarder.queue.close().await;
+    match ended {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
             let cause = format!("{error}; {}", advice::DAMAGED);
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");
@@ -150,9 +143,7 @@ struct Forwarder<U> {
     pulse: Arc<Pulse>,
     rng: fastrand::Rng,
     plan: Plan,
-    newest: watch::Receiver<u64>,
-    /// The records at the front of the lane, as far as they are read: the first is the cursor's.
-    queue: Vec<Entry>,
+    queue: Queue,
     /// Attempts at the push that is not settled.
     attempts: u32,
 }
@@ -187,7 +178,7 @@ impl<U: Upstream> Forwarder<U> {
                 }
                 Action::Quarantine { reason } => {
                     kill_point::pass("rejected");
-                    let guilty = self.queue.first().into_iter();
+                    let guilty = self.queue.all().first().into_iter();
                     let copies = guilty
                         .map(|entry| settlement::copy(self.source(), entry, reason, &attempt))
                         .collect();
@@ -210,10 +201,10 @@ impl<U: Upstream> Forwarder<U> {
             if let Some(fixed) = self.plan.fixed() {
                 return Ok(if self.keep_pace(control).await { None } else { Some(fixed) });
             }
-            self.newest.mark_unchanged();
-            self.refill().await?;
+            self.queue.newest.mark_unchanged();
+            self.queue.refill(self.settings.batch_records_max).await.map_err(RunError::Read)?;
             let Cut { records, complete } =
-                batch::cut(&self.queue, self.settings.batch_records_max);
+                batch::cut(self.queue.all(), self.settings.batch_records_max);
             if records > 0 {
                 let now = Instant::now();
                 let until = *linger_until.get_or_insert(now + self.settings.linger);
@@ -222,8 +213,11 @@ impl<U: Upstream> Forwarder<U> {
                         return Ok(None);
                     }
                     // What arrived while the pace was kept may join.
-                    self.refill().await?;
-                    let cut = batch::cut(&self.queue, self.settings.batch_records_max);
+                    self.queue
+                        .refill(self.settings.batch_records_max)
+                        .await
+                        .map_err(RunError::Read)?;
+                    let cut = batch::cut(self.queue.all(), self.settings.batch_records_max);
                     return Ok(Some(cut.records));
                 }
             } else {
@@ -239,7 +233,7 @@ impl<U: Upstream> Forwarder<U> {
                 tokio::select! {
                     biased;
                     () = held_up(control) => false,
-                    changed = self.newest.changed() => changed.is_err(),
+                    changed = self.queue.newest.changed() => changed.is_err(),
                     () = lingering => false,
                 }
             });
@@ -262,40 +256,6 @@ impl<U: Upstream> Forwarder<U> {
         control.borrow().stop || control.has_changed().is_err()
     }
 
-    /// Reads on from the end of the queue, for a full push at least.
-    async fn refill(&mut self) -> Result<(), RunError> {
-        let next = match self.queue.last() {
-            Some(last) => Seq(last.seq.0 + 1),
-            None => self.spool.cursor(self.lane),
-        };
-        if *self.newest.borrow() < next.0 {
-            return Ok(());
-        }
-        self.read_on(next).await
-    }
-
-    /// Reads on from `next`, the seq behind the queue's last, when the queue holds less than a push. What lies before damage joins the queue; the damage is
-    /// an error only once the queue is empty.
-    async fn read_on(&mut self, next: Seq) -> Result<(), RunError> {
-        if self.queue.len() >= self.settings.batch_records_max {
-            return Ok(());
-        }
-        let missing = READ_AHEAD.max(self.settings.batch_records_max);
-        let mut read = self.spool.peek(self.lane, next, missing, BYTES_MAX).await;
-        if let Err(ReadError::Damaged { seq, .. }) = &read {
-            let sound = usize::try_from(seq.0.saturating_sub(next.0)).unwrap_or(missing);
-            if sound > 0 {
-                read = self.spool.peek(self.lane, next, sound.min(missing), BYTES_MAX).await;
-            }
-        }
-        match read {
-            Ok(entries) => self.queue.extend(entries),
-            Err(ReadError::Damaged { .. }) if !self.queue.is_empty() => {}
-            Err(error) => return Err(RunError::Read(error)),
-        }
-        Ok(())
-    }
-
     /// Waits until the pace allows the next push; `true` on shutdown.
     async fn keep_pace(&self, control: &mut watch::Receiver<Control>) -> bool {
         while let Err(delay) = self.settings.pace.turn() {
@@ -309,17 +269,27 @@ impl<U: Upstream> Forwarder<U> {
 
     /// Which of the next records must not be sent any more. Looked at before each attempt: days may lie between two.
     async fn apart(&self, records: usize) -> Result<Vec<(Seq, End)>, RunError> {
-        let next = self.queue.get(..records).unwrap_or_default();
+        let next = self.queue.front(records);
         let apart = self.spool.apart(self.lane, next, &self.settings.consent);
         apart.await.map_err(RunError::Read)
     }
 
     /// Settles the next records, none of which may be sent.
     async fn settle_unsent(&mut self, apart: Vec<(Seq, End)>) -> Result<(), RunError> {
-        let settled: Vec<Entry> = self.queue.drain(..apart.len()).collect();
         self.plan.settled();
+        let (records, source) = (apart.len(), self.source());
+        let settlement = settlement::unsent(source, self.queue.front(records), apart, clock::now());
+        self.settled(records, settlement).await
+    }
+
+    async fn settled(
+        &mut self,
+        records: usize,
+        settlement: Option<Settlement>,
+    ) -> Result<(), RunError> {
+        self.queue.settled(records);
         self.attempts = 0;
-        if let Some(settlement) = settlement::unsent(self.source(), &settled, apart, clock::now()) {
+        if let Some(settlement) = settlement {
             self.spool.settle(settlement).await?;
         }
         Ok(())
@@ -332,9 +302,9 @@ impl<U: Upstream> Forwarder<U> {
         apart: Vec<(Seq, End)>,
         control: &mut watch::Receiver<Control>,
     ) -> Option<Attempt> {
-        let next = self.queue.get(..records)?;
-        let body = batch::body(batch::sent(next, &apart));
+        let body = batch::body(batch::sent(self.queue.front(records), &apart));
         let bytes = body.len();
+        self.queue.read_ahead(records + AHEAD_PUSHES * self.settings.batch_records_max);
         self.attempts = self.attempts.saturating_add(1);
         let state = self.plan.state();
         self.report.send_modify(|report| report.pushing(state));
@@ -357,23 +327,16 @@ impl<U: Upstream> Forwarder<U> {
         Some(Attempt { number, records, apart, bytes, sent_at, answered_at: clock::now(), outcome })
     }
 
-    /// Settles the records of an attempt, and reads on meanwhile.
+    /// Settles the records of an attempt.
     async fn settle(
         &mut self,
         attempt: &Attempt,
         end: End,
         copies: Vec<Quarantined>,
     ) -> Result<(), RunError> {
-        let settled: Vec<Entry> = self.queue.drain(..attempt.records).collect();
-        let settlement = settlement::settlement(self.source(), &settled, attempt, end, copies);
-        let (Some(settlement), Some(last)) = (settlement, settled.last()) else { return Ok(()) };
-        self.attempts = 0;
-        // The cursor moves only with the settlement, so where to read on is said here.
-        let next = Seq(self.queue.last().unwrap_or(last).seq.0 + 1);
-        let spool = self.spool.clone();
-        let (settled, read) = tokio::join!(spool.settle(settlement), self.read_on(next));
-        settled?;
-        read
+        let settled = self.queue.front(attempt.records);
+        let settlement = settlement::settlement(self.source(), settled, attempt, end, copies);
+        self.settled(attempt.records, settlement).await
     }
 
     fn set_pace(&self, attempt: &Attempt, verdict: &Verdict) {
@@ -401,7 +364,7 @@ impl<U: Upstream> Forwarder<U> {
                 "Ometria accepted a push and rejected records of it: those it names are in the quarantine"
             );
         }
-        let pushed = self.queue.get(..attempt.records).unwrap_or_default();
+        let pushed = self.queue.front(attempt.records);
         let named = settlement::named(pushed, acceptance).into_iter();
         named.map(|entry| settlement::copy(self.source(), entry, "rejected", attempt)).collect()
     }
@@ -450,8 +413,7 @@ impl<U: Upstream> Forwarder<U> {
 
     /// What should be known of the records that an attempt has delivered; logged when it is news.
     fn symptoms(&self, attempt: &Attempt) -> Symptoms {
-        let sent =
-            batch::sent(self.queue.get(..attempt.records).unwrap_or_default(), &attempt.apart);
+        let sent = batch::sent(self.queue.front(attempt.records), &attempt.apart);
         let found = symptom::of(sent, attempt.answered_at);
         let (before, integration) = (self.report.borrow().symptoms, &self.settings.integration);
         if found.without_email > 0 && before.without_email == 0 {
@@ -465,7 +427,7 @@ impl<U: Upstream> Forwarder<U> {
 
     fn log(&self, attempt: &Attempt, action: &Action) {
         let last = attempt.records.saturating_sub(1);
-        let seq = |nth: usize| self.queue.get(nth).map(|entry| entry.seq.0);
+        let seq = |nth: usize| self.queue.all().get(nth).map(|entry| entry.seq.0);
         let delay = if let Action::Wait(delay) = action { Some(delay.as_millis()) } else { None };
         tracing::debug!(
             integration = %self.settings.integration,

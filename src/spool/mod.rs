@@ -460,6 +460,6 @@ impl Spool {
 #[cfg(test)]
 mod identity_tests;
 #[cfg(test)]
-mod model_tests;
+pub(crate) mod model_tests;
 #[cfg(test)]
 mod space_tests;

@@ -1,0 +1,173 @@
+//! The records at the front of a lane, as far as they are read. What follows them is read beside a push.
+
+use std::vec;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::batch::BYTES_MAX;
+use crate::spool::{Entry, LaneId, ReadError, Seq, Spool};
+
+/// Records that are read at once: each reading is a visit to another thread.
+const READ_RECORDS: usize = 500;
+/// What is read beside a push takes about so many bytes at most.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// See the module.
+pub(super) struct Queue {
+    spool: Spool,
+    lane: LaneId,
+    /// The newest seq of the lane.
+    pub(super) newest: watch::Receiver<u64>,
+    /// The first is the cursor's.
+    entries: vec::IntoIter<Entry>,
+    /// What follows them.
+    reading: Option<JoinHandle<Result<Vec<Entry>, ReadError>>>,
+}
+
+impl Queue {
+    /// The queue of `lane`, of which nothing is read.
+    pub(super) fn new(spool: Spool, lane: LaneId) -> Queue {
+        let newest = spool.newest(lane);
+        Queue { spool, lane, newest, entries: Vec::new().into_iter(), reading: None }
+    }
+
+    /// What is read.
+    pub(super) fn all(&self) -> &[Entry] {
+        self.entries.as_slice()
+    }
+
+    /// The first `records`, or as many as are read.
+    pub(super) fn front(&self, records: usize) -> &[Entry] {
+        self.all().get(..records).unwrap_or(self.all())
+    }
+
+    /// Reads on until it has `records`, or all there are. What lies before damage joins it; the damage is an error only once
+    /// nothing is left before it.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub(super) async fn refill(&mut self, records: usize) -> Result<(), ReadError> {
+        while self.entries.len() < records {
+            let read = match self.reading.take() {
+                Some(reading) => reading.await.unwrap_or_else(|_| Ok(Vec::new())), // it is read again
+                None if *self.newest.borrow() < self.next().0 => return Ok(()),
+                None => self.read(records, BYTES_MAX).await,
+            };
+            match read {
+                Ok(entries) if self.entries.len() == 0 => self.entries = entries.into_iter(),
+                Ok(entries) => {
+                    let all: Vec<Entry> = self.entries.by_ref().chain(entries).collect();
+                    self.entries = all.into_iter();
+                }
+                Err(ReadError::Damaged { .. }) if self.entries.len() > 0 => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to read on when it holds less than `records`, and does not wait.
+    pub(super) fn read_ahead(&mut self, records: usize) {
+        let more = self.next().0 <= *self.newest.borrow();
+        if self.entries.len() < records && self.reading.is_none() && more {
+            self.reading = Some(tokio::spawn(self.read(records, AHEAD_BYTES)));
+        }
+    }
+
+    /// Lets the first `records` go: they are settled.
+    pub(super) fn settled(&mut self, records: usize) {
+        self.entries.by_ref().take(records).for_each(drop);
+    }
+
+    /// Ends what is read: it has a handle of the spool.
+    pub(super) async fn close(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            reading.abort();
+            drop(reading.await);
+        }
+    }
+
+    /// The seq behind the last.
+    fn next(&self) -> Seq {
+        match self.all().last() {
+            Some(last) => Seq(last.seq.0 + 1),
+            None => self.spool.cursor(self.lane),
+        }
+    }
+
+    /// Reads what follows, for `records` at least, up to damage.
+    fn read(
+        &self,
+        records: usize,
+        bytes_max: usize,
+    ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + 'static {
+        let (spool, lane, next) = (self.spool.clone(), self.lane, self.next());
+        let records_max = READ_RECORDS.max(records);
+        async move {
+            match spool.peek(lane, next, records_max, bytes_max).await {
+                Err(ReadError::Damaged { seq, .. }) if seq > next => {
+                    let sound = usize::try_from(seq.0 - next.0).unwrap_or(records_max);
+                    spool.peek(lane, next, sound.min(records_max), bytes_max).await
+                }
+                read => read,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::Append;
+    use crate::spool::model_tests::{options, record, reopen, settlement};
+
+    const PUSH: usize = 100;
+
+    /// Goal: what is read beside pushes is the lane, in order, without a gap; what is there is not waited for, and large
+    /// records are not hoarded.
+    #[tokio::test]
+    async fn what_is_read_ahead_is_the_lane_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let append = async |records, bytes| {
+            let items = vec![record(lane, "t", &vec![b'x'; bytes]); records];
+            spool.append(Append { items, ..Append::default() }).await.unwrap();
+        };
+        append(1250, 1).await;
+        append(100, 50_000).await;
+        let mut queue = Queue::new(spool.clone(), lane);
+        let (mut next, mut ahead) = (1, 0);
+        while next <= 1350 {
+            queue.refill(PUSH).await.unwrap();
+            let held: Vec<u64> = queue.all().iter().map(|entry| entry.seq.0).collect();
+            let last = next + held.len() as u64 - 1;
+            assert!(held.into_iter().eq(next..=last));
+            let bytes: usize = queue.all().iter().map(Entry::bytes).sum();
+            assert!(bytes <= AHEAD_BYTES + PUSH * 50_000, "{bytes} at {next}");
+            let push = queue.front(PUSH);
+            let (records, bytes) = (push.len(), push.iter().map(Entry::bytes).sum::<usize>());
+            queue.read_ahead(2 * PUSH);
+            if let Some(reading) = &queue.reading {
+                ahead += 1;
+                while !reading.is_finished() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            queue.settled(records);
+            let settlement = settlement(lane, next, records as u64, bytes as u64);
+            spool.settle(settlement).await.unwrap();
+            next += records as u64;
+        }
+        assert!(ahead >= 3, "read ahead {ahead} times");
+        queue.refill(PUSH).await.unwrap();
+        assert!(queue.all().is_empty() && next == 1351);
+        append(1, 1).await;
+        queue.read_ahead(1);
+        queue.refill(1).await.unwrap();
+        assert_eq!(queue.front(PUSH)[0].seq, Seq(1351));
+        queue.close().await;
+        spool.close().await;
+    }
+}
