@@ -132,8 +132,8 @@ fn what_was_delivered_of_a_person_goes_from_debugger_and_disk() {
     // A restart does not forget what has to go.
     daemon.kill();
     let daemon = keeping();
-    upstream.handle.clear_faults();
     assert!(!log_files_with(&host, only).is_empty());
+    upstream.handle.clear_faults();
     assert!(host.pillarbox(&["retry-now"]).status.success());
     host.wait_until_settled();
     for text in ["jane@x", only] {

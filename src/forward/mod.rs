@@ -118,9 +118,7 @@ pub async fn run<U: Upstream>(
     let queue = Queue::new(spool.clone(), lane);
     let mut forwarder =
         Forwarder { settings, spool, lane, upstream, report, pulse, rng, plan, queue, attempts: 0 };
-    let ended = forwarder.deliver(&mut control).await;
-    forwarder.queue.close().await;
-    match ended {
+    match forwarder.deliver(&mut control).await {
         Err(RunError::Read(error @ ReadError::Damaged { .. })) => {
             let cause = format!("{error}; {}", advice::DAMAGED);
             tracing::error!(integration = %forwarder.settings.integration, %error, "the lane is damaged and not delivered");

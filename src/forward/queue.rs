@@ -1,9 +1,9 @@
 //! The records at the front of a lane, as far as they are read. What follows them is read beside a push.
 
+use std::pin::Pin;
 use std::vec;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::batch::BYTES_MAX;
 use crate::spool::{Entry, LaneId, ReadError, Seq, Spool};
@@ -22,8 +22,11 @@ pub(super) struct Queue {
     /// The first is the cursor's.
     entries: vec::IntoIter<Entry>,
     /// What follows them.
-    reading: Option<JoinHandle<Result<Vec<Entry>, ReadError>>>,
+    reading: Option<Reading>,
 }
+
+/// Goes on whether it is waited for or not.
+type Reading = Pin<Box<dyn Future<Output = Result<Vec<Entry>, ReadError>> + Send + Sync>>;
 
 impl Queue {
     /// The queue of `lane`, of which nothing is read.
@@ -50,7 +53,7 @@ impl Queue {
     pub(super) async fn refill(&mut self, records: usize) -> Result<(), ReadError> {
         while self.entries.len() < records {
             let read = match self.reading.take() {
-                Some(reading) => reading.await.unwrap_or_else(|_| Ok(Vec::new())), // it is read again
+                Some(reading) => reading.await,
                 None if *self.newest.borrow() < self.next().0 => return Ok(()),
                 None => self.read(records, BYTES_MAX).await,
             };
@@ -71,21 +74,13 @@ impl Queue {
     pub(super) fn read_ahead(&mut self, records: usize) {
         let more = self.next().0 <= *self.newest.borrow();
         if self.entries.len() < records && self.reading.is_none() && more {
-            self.reading = Some(tokio::spawn(self.read(records, AHEAD_BYTES)));
+            self.reading = Some(self.read(records, AHEAD_BYTES));
         }
     }
 
     /// Lets the first `records` go: they are settled.
     pub(super) fn settled(&mut self, records: usize) {
         self.entries.by_ref().take(records).for_each(drop);
-    }
-
-    /// Ends what is read: it has a handle of the spool.
-    pub(super) async fn close(&mut self) {
-        if let Some(reading) = self.reading.take() {
-            reading.abort();
-            drop(reading.await);
-        }
     }
 
     /// The seq behind the last.
@@ -96,23 +91,10 @@ impl Queue {
         }
     }
 
-    /// Reads what follows, for `records` at least, up to damage.
-    fn read(
-        &self,
-        records: usize,
-        bytes_max: usize,
-    ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + 'static {
-        let (spool, lane, next) = (self.spool.clone(), self.lane, self.next());
+    /// Begins to read what follows, for `records` at least.
+    fn read(&self, records: usize, bytes_max: usize) -> Reading {
         let records_max = READ_RECORDS.max(records);
-        async move {
-            match spool.peek(lane, next, records_max, bytes_max).await {
-                Err(ReadError::Damaged { seq, .. }) if seq > next => {
-                    let sound = usize::try_from(seq.0 - next.0).unwrap_or(records_max);
-                    spool.peek(lane, next, sound.min(records_max), bytes_max).await
-                }
-                read => read,
-            }
-        }
+        Box::pin(self.spool.peek(self.lane, self.next(), records_max, bytes_max))
     }
 }
 
@@ -149,12 +131,7 @@ mod tests {
             let push = queue.front(PUSH);
             let (records, bytes) = (push.len(), push.iter().map(Entry::bytes).sum::<usize>());
             queue.read_ahead(2 * PUSH);
-            if let Some(reading) = &queue.reading {
-                ahead += 1;
-                while !reading.is_finished() {
-                    tokio::task::yield_now().await;
-                }
-            }
+            ahead += usize::from(queue.reading.is_some());
             queue.settled(records);
             let settlement = settlement(lane, next, records as u64, bytes as u64);
             spool.settle(settlement).await.unwrap();
@@ -167,7 +144,6 @@ mod tests {
         queue.read_ahead(1);
         queue.refill(1).await.unwrap();
         assert_eq!(queue.front(PUSH)[0].seq, Seq(1351));
-        queue.close().await;
         spool.close().await;
     }
 }

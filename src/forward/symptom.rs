@@ -3,6 +3,7 @@
 //! Only custom events are looked at. Those that the mapping wrote all begin alike, so that a look at the first bytes is enough:
 //! it costs a fraction of what their push does. Records that were handed over ready are parsed.
 
+use memchr::memchr2;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -92,14 +93,14 @@ fn written(record: &[u8]) -> Option<(&[u8], bool)> {
 
 /// What follows the JSON string that `json` begins with.
 fn after_text(json: &[u8]) -> Option<&[u8]> {
-    let mut escaped = false;
-    let rest = json.strip_prefix(b"\"")?;
-    let end = rest.iter().position(|byte| {
-        let ends = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        ends
-    })?;
-    rest.get(end + 1..)
+    let mut rest = json.strip_prefix(b"\"")?;
+    loop {
+        let found = memchr2(b'"', b'\\', rest)?;
+        if rest.get(found) == Some(&b'"') {
+            return rest.get(found + 1..);
+        }
+        rest = rest.get(found + 2..)?;
+    }
 }
 
 /// Whether any other record came later than `latest`, and whether it names a customer.

@@ -158,10 +158,11 @@ impl Spool {
         let shared = Shared::new(options, path, (store, log), cache, &lanes, quarantine, health);
         let shared = Arc::new(shared);
         let prepared = Prepared::default();
-        let failing = shared.clone();
+        let (failing, following) = (shared.clone(), shared.clone());
         let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
+            let beside = move || drop(following.guarded(|| following.store.catch_up()));
             let fail = move |error: &_| failing.health.fail(&format!("flush the log: {error}"));
-            Ok((keeper, Syncer::start(fail)?))
+            Ok((keeper, Syncer::start(beside, fail)?))
         });
         let (keeper, syncer) = started.map_err(threads())?;
         let writer = Writer::new(shared.log.clone(), active, last, prepared, syncer);
@@ -264,22 +265,30 @@ impl Spool {
     }
 
     /// The durable records of `lane` from `from` on, in order and without a gap: at most `records_max`, and
-    /// at most `bytes_max` in all, with their events (but at least one). Empty when there is none.
+    /// at most `bytes_max` in all, with their events (but at least one); none from behind damage. Empty when there is none.
+    /// The reading begins with the call, and goes on beside what the caller does before it waits.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn peek(
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn peek(
         &self,
         lane: LaneId,
         from: Seq,
         records_max: usize,
         bytes_max: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
+    ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + Sync + use<> {
         let newest = *self.shared.lane(lane).newest.borrow();
-        if from.0 > newest {
-            return Ok(Vec::new());
+        let reading = (from.0 <= newest).then(|| {
+            self.read(move |shared| shared.log.read(lane, from, newest, records_max, bytes_max))
+        });
+        async move {
+            match reading {
+                Some(reading) => reading.await,
+                None => Ok(Vec::new()),
+            }
         }
-        self.read(move |shared| shared.log.read(lane, from, newest, records_max, bytes_max)).await
     }
 
     /// As [`Spool::peek`], for who reads beside the deliveries: what was settled and has gone meanwhile is passed over, and
@@ -433,13 +442,17 @@ impl Spool {
     }
 
     /// A read that may wait for the disk, off the runtime's threads. A panic of the engine is a failed read.
-    async fn read<T: Send + 'static>(
+    fn read<T, F>(
         &self,
-        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
+        read: F,
+    ) -> impl Future<Output = Result<T, ReadError>> + Send + Sync + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
+    {
         let shared = self.shared.clone();
-        let done = tokio::task::spawn_blocking(move || read(&shared)).await;
-        done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+        let reading = tokio::task::spawn_blocking(move || read(&shared));
+        async move { reading.await.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string()))) }
     }
 
     /// Resolves when the spool has failed for good, with the reason: the daemon must end.

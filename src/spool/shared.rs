@@ -1,6 +1,8 @@
 //! What the handles and the committer share: the store, the published state of the lanes, the failure.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -254,4 +256,26 @@ impl Shared {
         self.identities.used(keys, &found);
         found.into_iter().map(|identity| Some(identity?.json)).collect()
     }
+
+    // ── failure ──
+
+    /// Takes a step of the engine's; its failure or panic is the spool's, for good.
+    pub(super) fn guarded(
+        &self,
+        step: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), AppendError> {
+        let reason = match catch_unwind(AssertUnwindSafe(step)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.0,
+            Err(panic) => format!("it panicked: {}", panic_text(panic.as_ref())),
+        };
+        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
+        self.health.fail(&reason);
+        Err(AppendError::Failed(reason))
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

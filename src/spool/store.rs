@@ -1,11 +1,12 @@
 //! The engine: sled's trees as typed reads and writes. Only this file, `quarantine` and `values` name sled.
 //!
 //! The store follows the log: what a frame changes is applied here after the frame is durable, and again from the log when
-//! the spool opens. So nothing here needs a flush of its own before a checkpoint, and a crash keeps some prefix of the
+//! the spool opens. So nothing here needs a flush of its own before a checkpoint, and a crash keeps some of the
 //! changes, which the log completes. Changes are absolute: to apply them twice is to apply them once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,11 @@ use super::values::{INLINE_BYTES_MAX, Values};
 /// 17 values of the largest size with their keys, which sled counts as one, stay under a quarter of it: no blob files.
 const SEGMENT_BYTES: usize = 1 << 20;
 const _: () = assert!(17 * (INLINE_BYTES_MAX + 640) < SEGMENT_BYTES / 4);
+
+/// So many deliveries may wait to be inserted.
+const LATER_MAX: usize = 32;
+/// Of a cursor's key.
+const LANE_KEY_BYTES: usize = size_of::<u32>();
 
 /// How long a handle of this process that is just closing is waited for: 5 s in all.
 const CLOSING_TRIES: u32 = 500;
@@ -93,7 +99,7 @@ pub(super) fn put_note(frame: &mut FrameBuilder, name: &str, note: &[u8]) {
     frame.put(Tree::Cursors, &key, &seal(&key, &note));
 }
 
-/// Beside the lanes' tallies, whose keys are shorter.
+/// Beside the lanes' tallies, whose keys are shorter than any other's there.
 fn note_key(name: &str) -> Vec<u8> {
     format!("note:{name}").into_bytes()
 }
@@ -130,6 +136,9 @@ pub(super) struct Store {
     pub(super) deliveries: Values,
     pub(super) dedupe: Values,
     pub(super) ages: Values,
+    /// Deliveries that are still to be inserted, and whose turn it is to do so.
+    later: Mutex<VecDeque<(Vec<u8>, Vec<u8>)>>,
+    inserting: Mutex<()>,
 }
 
 impl Store {
@@ -187,6 +196,8 @@ impl Store {
             deliveries: values(Tree::Deliveries, "deliveries")?,
             dedupe: values(Tree::Dedupe, "dedupe")?,
             ages: values(Tree::Ages, "ages")?,
+            later: Mutex::default(),
+            inserting: Mutex::default(),
             db,
         })
     }
@@ -280,6 +291,44 @@ impl Store {
         }
     }
 
+    /// As [`Store::apply`], beside the next push as far as nobody asks for it: a lane's cursor with the next checkpoint
+    /// ([`Store::put_cursor`]), a delivery when [`Store::catch_up`] is called. What a crash loses of it is in the log.
+    pub(super) fn follow(&self, part: &Part<'_>) -> Result<(), StoreError> {
+        match *part {
+            Part::Put { tree: Tree::Cursors, key, .. } if key.len() == LANE_KEY_BYTES => Ok(()),
+            Part::Put { tree: Tree::Deliveries, key, value } => {
+                let mut later = self.later();
+                later.push_back((key.to_vec(), value.to_vec()));
+                let many = later.len() >= LATER_MAX;
+                drop(later);
+                if many { self.catch_up() } else { Ok(()) }
+            }
+            _ => self.apply(part),
+        }
+    }
+
+    /// Inserts the deliveries that wait for it.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        let _turn = self.inserting.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that cannot be inserted stays: no checkpoint may say that it is there.
+        loop {
+            let next = self.later().front().cloned();
+            let Some((key, value)) = next else { return Ok(()) };
+            self.deliveries.insert(&key, &value)?;
+            self.later().pop_front();
+        }
+    }
+
+    fn later(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<u8>)>> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the cursor of a lane.
+    pub(super) fn put_cursor(&self, lane: &LaneOnDisk) -> Result<(), StoreError> {
+        let key = lane.lane.0.to_be_bytes();
+        self.cursors.insert(&key, &seal(&key, &lane.tallies))
+    }
+
     fn values(&self, tree: Tree) -> &Values {
         match tree {
             Tree::Lanes => &self.lanes,
@@ -349,6 +398,7 @@ impl Store {
         from: Seq,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
+        self.catch_up()?;
         let mut deliveries = Vec::new();
         for item in
             self.deliveries.tree.range(key(lane, from)..=key(lane, Seq(u64::MAX))).take(limit)

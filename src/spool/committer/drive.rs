@@ -42,9 +42,9 @@ impl Driver {
         let asleep = committer.wake_at().is_none();
         let settle = || self.shared.health.commit(|| committer.commit(vec![work], false));
         if self.shared.health.workers_may_wait() {
-            settle()
+            settle();
         } else {
-            beside_the_runtime(settle)
+            beside_the_runtime(settle);
         }
         if asleep {
             self.written.notify_one();
@@ -277,10 +277,10 @@ mod tests {
             });
             let hangs = spool.shared.log.table_mut();
             here.write_all(b"x").unwrap();
-            let rung = rings.recv_timeout(Duration::from_secs(30));
+            let heard = rings.recv_timeout(Duration::from_secs(30));
             assert!(!settled.is_finished(), "it does not hang");
             drop(hangs);
-            rung.expect("the runtime sleeps");
+            heard.expect("the runtime sleeps");
             runtime.block_on(settled).unwrap();
             runtime.block_on(spool.close());
         }

@@ -4,7 +4,6 @@
 //! needs, and only then may the manifest's floor rise.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -14,6 +13,8 @@ use super::super::log::Prepared;
 use super::super::log::segment::Segment;
 use super::super::manifest::Manifest;
 use super::super::shared::Shared;
+use super::super::store::StoreError;
+use super::failed;
 use crate::kill_point;
 
 /// What a checkpoint does once the store is flushed.
@@ -61,11 +62,9 @@ impl Keeper {
                 match task {
                     Task::Prepare(number, zeros) => prepare(&shared, &prepared, number, zeros),
                     Task::Checkpoint(checkpoint) => {
-                        if shared.health.failure().is_none()
-                            && let Err(reason) = checkpoint.guarded(&shared)
-                        {
-                            tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-                            shared.health.fail(&reason);
+                        if shared.health.failure().is_none() {
+                            // A failure is told to everyone by itself.
+                            drop(shared.guarded(|| checkpoint.make(&shared)));
                         }
                         done.store(false, Ordering::Release);
                     }
@@ -136,15 +135,9 @@ fn prepare(shared: &Shared, prepared: &Prepared, number: u64, zeros: u64) {
 }
 
 impl Checkpoint {
-    /// A panic of the store's engine is a failure like others.
-    fn guarded(self, shared: &Shared) -> Result<(), String> {
-        catch_unwind(AssertUnwindSafe(|| self.make(shared)))
-            .unwrap_or_else(|_| Err("the store's engine gave up during a checkpoint".to_owned()))
-    }
-
-    fn make(self, shared: &Shared) -> Result<(), String> {
+    fn make(self, shared: &Shared) -> Result<(), StoreError> {
         kill_point::pass("checkpoint");
-        shared.health.flush(|| shared.store.flush()).map_err(|error| error.0)?;
+        shared.health.flush(|| shared.store.flush())?;
         kill_point::pass("checkpoint-flushed");
         if let Err(error) = self.manifest.write(&shared.options.directory) {
             tracing::warn!(
@@ -155,12 +148,13 @@ impl Checkpoint {
         kill_point::pass("checkpoint-floor");
         for number in &self.remove {
             let removed = Segment::remove(&shared.log.directory, *number);
-            removed.map_err(|error| format!("remove segment {number} of the log: {error}"))?;
+            let what = format!("remove segment {number} of");
+            removed.map_err(|error| failed(&what, &error))?;
             kill_point::pass("segment-removed");
         }
         if !self.remove.is_empty() {
             let synced = sync_directory(&shared.log.directory);
-            synced.map_err(|error| format!("fsync the log's directory: {error}"))?;
+            synced.map_err(|error| failed("fsync the directory of", &error))?;
         }
         Ok(())
     }

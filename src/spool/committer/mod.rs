@@ -23,7 +23,6 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -203,14 +202,8 @@ impl Committer {
         &mut self,
         step: impl FnOnce(&mut Committer) -> Result<(), StoreError>,
     ) -> Result<(), AppendError> {
-        let reason = match catch_unwind(AssertUnwindSafe(|| step(self))) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.0,
-            Err(panic) => format!("the committer panicked: {}", panic_text(panic.as_ref())),
-        };
-        tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
-        self.shared.health.fail(&reason);
-        Err(AppendError::Failed(reason))
+        let shared = self.shared.clone();
+        shared.guarded(|| step(self))
     }
 
     /// The last checkpoint: the next open has nothing to apply.
@@ -272,7 +265,7 @@ impl Committer {
     fn apply(&mut self) -> Result<(), StoreError> {
         for part in self.frame.changes() {
             kill_point::pass("apply");
-            self.shared.store.apply(&part)?;
+            self.shared.store.follow(&part)?;
         }
         self.frame.clear();
         self.frame.shrink(FRAME_BYTES_KEPT);
@@ -343,9 +336,4 @@ impl Committer {
 
 fn failed(doing: &str, error: &std::io::Error) -> StoreError {
     StoreError(format!("{doing} the log: {error}"))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -95,6 +95,10 @@ impl Committer {
                 store.trim_deliveries(lane.disk.lane, oldest)?;
             }
         }
+        for lane in self.lanes.values() {
+            store.put_cursor(&lane.disk)?;
+        }
+        store.catch_up()?;
         store.put_applied(self.writer.applied())?;
         self.check_conservation();
         let floors = self.lanes.values().map(|lane| Floor {

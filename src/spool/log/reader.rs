@@ -50,12 +50,13 @@ impl Log {
         let mut next = from;
         let mut walk = self.resume(lane, from);
         while next.0 <= newest && entries.len() < records_max {
-            let read = self.chunk(lane, next, &mut walk)?;
+            let read = match self.chunk(lane, next, &mut walk) {
+                // What lies before damage is sound; who reads on is told of it.
+                Err(_) if !entries.is_empty() => break,
+                read => read?,
+            };
             let chunk = read.chunk().map_err(|what| damaged(lane, next, &what))?;
             let end = Seq(read.first.0 + chunk.len() as u64);
-            if !(read.first..end).contains(&next) {
-                return Err(damaged(lane, next, "the log skips it"));
-            }
             for entry in chunk.entries(read.first, next, &read.bytes) {
                 bytes += entry.bytes();
                 let full =
@@ -85,7 +86,8 @@ impl Log {
     /// The chunk that holds `seq`, where `walk` then stands.
     fn chunk(&self, lane: LaneId, seq: Seq, walk: &mut Option<Walk>) -> Result<Read, ReadError> {
         // What an earlier walk has read may have been written on since: then it is read anew.
-        if let Some(read) = walk.as_mut().and_then(|walk| walk.chunk(lane, seq).ok().flatten()) {
+        let walked = walk.as_mut().and_then(|walk| walk.chunk(lane, seq).ok().flatten());
+        if let Some(read) = walked.filter(|read| read.first <= seq) {
             return Ok(read);
         }
         let mut found = self.find(lane, seq)?;
@@ -100,6 +102,9 @@ impl Log {
             )
         })?;
         *walk = Some(found);
+        if read.first > seq {
+            return Err(damaged(lane, seq, "the log skips it"));
+        }
         Ok(read)
     }
 

@@ -21,11 +21,15 @@ pub(crate) struct Syncer {
 }
 
 impl Syncer {
-    /// Starts the thread; `fail` is told of a flush that failed, which is final.
+    /// Starts the thread; `fail` is told of a flush that failed, which is final. After each flush `beside` is called: work
+    /// that nobody waits for.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(crate) fn start(fail: impl Fn(&io::Error) + Send + 'static) -> io::Result<Syncer> {
+    pub(crate) fn start(
+        beside: impl Fn() + Send + 'static,
+        fail: impl Fn(&io::Error) + Send + 'static,
+    ) -> io::Result<Syncer> {
         let (wanted, asked) = mpsc::channel::<Wanted>();
         let durable = Arc::new(AtomicU64::new(0));
         let reached = durable.clone();
@@ -39,6 +43,7 @@ impl Syncer {
                     Ok(()) => reached.store(frame, Ordering::Release),
                     Err(error) => return fail(&error),
                 }
+                beside();
             }
         })?;
         Ok(Syncer { wanted: Some(wanted), thread: Some(thread), durable, asked: 0 })
