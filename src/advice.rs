@@ -8,6 +8,9 @@ use std::time::Duration;
 /// An event that is older when it arrives starts no automation at Ometria (read 2026-06).
 pub const AUTOMATION_MAX: Duration = Duration::from_secs(4 * 3600);
 
+/// An erasure waits for the log's next segment.
+pub const ERASURE_WAITS: &str = "what was erased is sent and shown no more, and stays on the disk until the log's next segment can be begun: make room, or see the daemon's log for the reason";
+
 // ── no answer ──
 
 /// A name does not resolve.

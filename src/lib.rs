@@ -45,6 +45,7 @@
 //! | [`histogram`] | | how long things take, counted as plain atomics |
 //! | `readable` | pure | numbers, ages and JSON as people read them |
 //! | [`simulator`] | | the stand-in for Ometria |
+//! | `fresh_id` | | the ids that Pillarbox makes |
 //! | `file` | shell | small files that are replaced whole |
 //! | `kill_point`, `fuzzing` | | test instruments: empty in release builds, absent from them |
 
@@ -58,6 +59,7 @@ pub mod draft;
 pub mod event;
 mod file;
 pub mod forward;
+mod fresh_id;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod histogram;

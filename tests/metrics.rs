@@ -104,6 +104,7 @@ fn figures(scrape: &Scrape, upstream: &Upstream) {
             ("events_dropped_total{integration=\"uk\",reason=\"consent\"}", 0),
             ("events_accepted_total{integration=\"de\"}", 103),
             ("quarantine_entries", 2),
+            ("erasure_waits", 0),
             ("records_accepted_total{integration=\"uk\"}", 103),
             ("records_delivered_total{integration=\"uk\"}", 102),
             ("records_quarantined_total{integration=\"uk\"}", 1),

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use uuid::Uuid;
 
 use super::explain::{self, Place, Placed};
 use super::show::{self, BOLD, WARN};
@@ -15,6 +14,7 @@ use super::{Configured, Failure};
 use crate::clock::{self, UnixMillis};
 use crate::config::{self, SetAside, Why};
 use crate::event::{DEPTH_MAX, Event, Kind, Timestamp, batch, repair};
+use crate::fresh_id::fresh_id;
 use crate::mapping::explain::Note;
 use crate::mapping::told::{Fate, Told};
 use crate::mapping::trial::{Trial, enveloped};
@@ -147,7 +147,7 @@ impl Mapper {
     /// What becomes of one event in each integration; once for all when it is an identify.
     fn event(&mut self, event: &Event<'_>) -> Vec<Told> {
         let now = Timestamp::from_clock(self.now);
-        let fresh_id = || format!("evt_{}", Uuid::now_v7().simple());
+        let fresh_id = || fresh_id(self.now);
         let told = self.integrations.iter();
         let told = told.map(|(name, rules)| self.trial.tell(event, name, rules, now, fresh_id));
         let mut told: Vec<Told> = told.collect();

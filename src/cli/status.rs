@@ -69,10 +69,7 @@ fn text(status: &protocol::Status) -> String {
         ));
     }
     if status.erasure_waits {
-        parts.push(format!(
-            "{WARN}erasure{WARN:#}: what was erased is sent and shown no more, and stays on the disk until the log's next \
-             segment can be begun: make room, or see the daemon's log for the reason"
-        ));
+        parts.push(format!("{WARN}erasure{WARN:#}: {}", advice::ERASURE_WAITS));
     }
     parts.push(format!("{DIM}{}{DIM:#}", ingest(status)));
     parts.join("\n\n")

@@ -7,13 +7,13 @@ use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use uuid::{NoContext, Timestamp, Uuid};
 
 use super::intake::Fed;
 use super::tally::Ending;
 use crate::clock::UnixMillis;
 use crate::event::object::merge;
 use crate::event::{BatchItem, Event, Kind};
+use crate::fresh_id::fresh_id;
 use crate::mapping::person::{self, Person};
 use crate::mapping::record::CUSTOM_EVENT;
 use crate::mapping::{self, Identity, IdentityKey, consent};
@@ -322,16 +322,6 @@ fn quarantine(
         first_at: received,
     };
     Item { once, content: Content::Quarantine(Box::new(entry)) }
-}
-
-/// The id of a record whose event brings none, and came at `received`.
-fn fresh_id(received: UnixMillis) -> String {
-    let mut text = *b"evt_00000000000000000000000000000000";
-    let (_, digits) = text.split_at_mut(4);
-    let nanos = u32::try_from(received.0 % 1000).unwrap_or_default() * 1_000_000;
-    let at = Timestamp::from_unix(NoContext, received.0 / 1000, nanos);
-    Uuid::new_v7(at).simple().encode_lower(digits);
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn person_of<'p>(event: &'p Event<'_>, email: Option<&'p str>) -> Person<'p> {

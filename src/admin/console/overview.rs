@@ -95,6 +95,7 @@ impl Overview {
             counts.requests_refused.iter().map(|(code, count)| (format!("refused: {code}"), count));
         let troubles = status.integrations.iter().filter_map(words::trouble);
         let set_aside = status.set_aside.iter().map(|why| words::set_aside(why));
+        let erasure = status.erasure_waits.then(words::erasure);
         Overview {
             range,
             accepting: status.refusing.clone(),
@@ -108,7 +109,7 @@ impl Overview {
             delivered: number(delivered),
             delivered_rate: words::rate(rates.1),
             quarantined: status.quarantined,
-            troubles: set_aside.chain(troubles).collect(),
+            troubles: set_aside.chain(erasure).chain(troubles).collect(),
             chart: Chart::new(&series.bins(range, now), range, status.now),
             summary,
             rows: status
@@ -263,6 +264,15 @@ mod tests {
         assert!(!text.contains("<script>") && !text.contains("<b>no"), "{text}");
         assert!(text.contains("es: &#60;i&#62;broken"), "{text}");
         assert!(text.contains("Settings &#62; API keys"), "{text}");
+    }
+
+    #[test]
+    fn an_erasure_that_waits_is_told() {
+        let mut status = status(State::Idle, "uk");
+        let shown = |status: &Status| Live { live: overview(status) }.render().unwrap();
+        assert!(!shown(&status).contains("An erasure is not complete"));
+        status.erasure_waits = true;
+        assert!(shown(&status).contains("An erasure is not complete"));
     }
 
     #[test]

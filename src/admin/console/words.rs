@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admin::protocol::IntegrationStatus;
+use crate::advice;
 use crate::clock::UnixMillis;
 use crate::event::Timestamp;
 use crate::forward::State;
@@ -121,6 +122,17 @@ pub(super) fn set_aside(why: &str) -> Trouble {
         cause: why.to_owned(),
         steps: Vec::new(),
         is_of_settings: true,
+    }
+}
+
+/// An erasure waits.
+pub(super) fn erasure() -> Trouble {
+    Trouble {
+        title: "An erasure is not complete".to_owned(),
+        tone: Tone::Warn,
+        cause: format!("Not finished: {}.", advice::ERASURE_WAITS),
+        steps: Vec::new(),
+        is_of_settings: false,
     }
 }
 

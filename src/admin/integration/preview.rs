@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use uuid::Uuid;
 
 use super::protocol::{PreviewAsked, Previewed};
 use super::{IntegrationError, Purpose};
 use crate::admin::service::Service;
 use crate::clock;
 use crate::event::{BatchItem, DEPTH_MAX, Timestamp, batch, repair};
+use crate::fresh_id::fresh_id;
 use crate::mapping::told::Told;
 use crate::mapping::trial::{Trial, enveloped};
 use crate::mapping::{IdentityKey, identity_keys};
@@ -52,7 +52,7 @@ impl Service {
                     continue;
                 }
             };
-            let fresh_id = || format!("evt_{}", Uuid::now_v7().simple());
+            let fresh_id = || fresh_id(now);
             let (name, rules) = (&candidate.name, &candidate.rules);
             let mut one = trial.tell(event, name, rules, Timestamp::from_clock(now), fresh_id);
             if is_draft {

@@ -92,6 +92,11 @@ impl Snapshot {
             "Records and events that were ever set aside, those that have left the quarantine included. Survives a restart.",
         );
         to.counters(&added, one(spool.quarantine_added))?;
+        let erasure = family(
+            "erasure_waits",
+            "Whether what was erased stays on the disk, as the log's next segment cannot be begun.",
+        );
+        to.gauges(&erasure, one(u64::from(self.status.erasure_waits)))?;
         let free = family("disk_free", "What the disk of the spool has free.").bytes();
         to.gauges(&free, spool.disk_free_bytes.map(|free| (Vec::new(), free)))?;
         let min = family(

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::batch::{Kind, Place};
 use super::line::{LINE_BYTES_MAX, with_id};
 use super::record;
+use crate::clock;
+use crate::fresh_id::fresh_id;
 
 /// What is read.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Lines {
     fn read(&self, text: &[u8]) -> Line {
         match self {
             Lines::Events => {
-                let event = with_id(text, || format!("evt_{}", Uuid::now_v7().simple()));
+                let event = with_id(text, || fresh_id(clock::now()));
                 event.map(|event| Some((Kind::Event, event)))
             }
             Lines::Records(integration) => record::read(text, integration.as_deref()),

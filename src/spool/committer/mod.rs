@@ -52,6 +52,8 @@ use crate::kill_point;
 
 /// A checkpoint that is due while another is under way is tried again after this.
 const CHECKPOINT_RETRY: Duration = Duration::from_millis(50);
+/// The same of a segment that must end, and cannot because the next has no room.
+const ROLL_RETRY: Duration = Duration::from_secs(1);
 /// So many groups of settlements may be answered before they are durable; a flush is asked for at half of that, or once
 /// nothing has come for a moment.
 const BEHIND_MAX: u64 = 8;
@@ -193,8 +195,10 @@ impl Committer {
 
     /// When there is something to do even if nobody asks.
     fn wake_at(&self) -> Option<Instant> {
-        let retry = self.checkpoint_waits.then(|| Instant::now() + CHECKPOINT_RETRY);
-        self.flush_due.into_iter().chain(retry).min()
+        let now = Instant::now();
+        let checkpoint = self.checkpoint_waits.then(|| now + CHECKPOINT_RETRY);
+        let roll = self.erased.roll_due.then(|| now + ROLL_RETRY);
+        [self.flush_due, checkpoint, roll].into_iter().flatten().min()
     }
 
     /// Takes a step; its failure or panic is the spool's.

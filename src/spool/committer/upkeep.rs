@@ -54,17 +54,18 @@ impl Committer {
         if due && !self.checkpoint_waits { self.checkpoint(remove) } else { Ok(()) }
     }
 
-    /// Ends the segment under way, in which erased people are. A full disk has no room for the next one: then this is done after
-    /// a later commit, and who operates it is told that it waits, and when it no longer does.
+    /// Ends the segment under way, in which erased people are. A full disk has no room for the next one: then this is tried
+    /// again, and who operates it is told that it waits, and when it no longer does.
     fn end_segment(&mut self) -> Result<(), StoreError> {
         self.writer.sync().map_err(|error| failed("flush", &error))?;
         let ended = self.writer.roll(0);
         self.erased.roll_due = ended.is_err();
+        self.moved |= ended.is_ok(); // it may go
         let waited = self.shared.erasure_waits.swap(ended.is_err(), Ordering::AcqRel);
         match ended {
             Err(error) if !waited => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "what was erased stays on the disk: the log's next segment cannot be begun, which each commit tries again"
+                "what was erased stays on the disk: the log's next segment cannot be begun, which is tried again each second"
             ),
             Ok(()) if waited => tracing::info!(
                 "what was erased no longer waits for room: it leaves the disk with its segment of the log"
