@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-
 use super::protocol::{PreviewAsked, Previewed};
 use super::{IntegrationError, Purpose};
 use crate::admin::service::Service;

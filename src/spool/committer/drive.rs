@@ -126,8 +126,34 @@ mod tests {
     use tokio::time::Instant;
 
     use crate::spool::model_tests::{options, quarantined, record, reopen, settlement};
-    use crate::spool::work::Work;
+    use crate::spool::work::{WAITING_MAX, Work};
     use crate::spool::{Append, Drive, Seq, Settlement, Spool};
+
+    /// A committer that somebody drives for a long time.
+    struct Busy {
+        release: mpsc::Sender<()>,
+        thread: std::thread::JoinHandle<()>,
+    }
+
+    impl Busy {
+        fn begin(spool: &Spool) -> Busy {
+            let (release, released) = mpsc::channel();
+            let (holds, is_held) = mpsc::channel();
+            let driver = spool.driver.clone();
+            let thread = std::thread::spawn(move || {
+                let _held = driver.lock();
+                holds.send(()).unwrap();
+                released.recv().unwrap();
+            });
+            is_held.recv().unwrap();
+            Busy { release, thread }
+        }
+
+        fn end(self) {
+            self.release.send(()).unwrap();
+            self.thread.join().unwrap();
+        }
+    }
 
     /// Goal: a probe tells a committer that is busy from one that goes on.
     #[tokio::test(start_paused = true)]
@@ -135,22 +161,43 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let spool = reopen(&options(directory.path()));
         spool.probe().await.unwrap();
-        let (release, released) = mpsc::channel();
-        let (holds, is_held) = mpsc::channel();
-        let driver = spool.driver.clone();
-        let busy = std::thread::spawn(move || {
-            let _held = driver.lock();
-            holds.send(()).unwrap();
-            released.recv().unwrap();
-        });
-        is_held.recv().unwrap();
+        let busy = Busy::begin(&spool);
         let mut probe = std::pin::pin!(spool.probe());
         assert!(tokio::time::timeout(Duration::from_secs(60), probe.as_mut()).await.is_err());
-        release.send(()).unwrap();
-        busy.join().unwrap();
+        busy.end();
         probe.await.unwrap();
         spool.close().await;
         assert!(spool.probe().await.is_err());
+    }
+
+    /// Goal: who finds every place before a busy committer taken waits for one, and is served like the others.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_waits_to_be_let_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let append = || {
+            let items = vec![record(lane, "t", b"x")];
+            Box::pin(spool.append(Append { items, ..Append::default() }))
+        };
+        let busy = Busy::begin(&spool);
+        // The committer holds those that it had taken before it came to be busy.
+        let mut asked = Vec::new();
+        while spool.work.capacity() > 0 || asked.len() <= WAITING_MAX {
+            let mut one = append();
+            assert!(waits(one.as_mut()).await);
+            asked.push(one);
+        }
+        asked.push(append());
+        assert!(waits(asked.last_mut().unwrap().as_mut()).await);
+        assert_eq!((spool.work.capacity(), *spool.newest(lane).borrow()), (0, 0));
+        busy.end();
+        let requests = asked.len() as u64;
+        for one in asked {
+            one.await.unwrap();
+        }
+        assert_eq!(*spool.newest(lane).borrow(), requests);
+        spool.close().await;
     }
 
     /// Goal: a group closes once those whom the last one answered know; who never looks holds nobody up for long.
