@@ -26,6 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Health {
     seen: Arc<Seen>,
+    callers_may_wait: bool,
     _ended: mpsc::Sender<()>,
 }
 
@@ -41,15 +42,15 @@ struct Seen {
 }
 
 impl Health {
-    /// Starts the thread. `workers_may_wait`: the committer's steps may be taken by this runtime's workers, should it have more than one.
+    /// Starts the thread, which wakes the runtime that this is called in. `elsewhere`: the committer has a thread outside of it.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn start(workers_may_wait: bool) -> io::Result<Health> {
-        let runtime = Handle::try_current().ok().filter(|runtime| {
-            workers_may_wait
-                && runtime.runtime_flavor() == RuntimeFlavor::MultiThread
-                && runtime.metrics().num_workers() > 1
+    pub(super) fn start(elsewhere: bool) -> io::Result<Health> {
+        let runtime = Handle::try_current().ok();
+        let callers_may_wait = runtime.as_ref().is_some_and(|runtime| {
+            runtime.runtime_flavor() == RuntimeFlavor::CurrentThread
+                || elsewhere && runtime.metrics().num_workers() > 1
         });
         let seen = Arc::new(Seen {
             committing: AtomicU64::new(0),
@@ -64,12 +65,13 @@ impl Health {
                 looks.look();
             }
         })?;
-        Ok(Health { seen, _ended: end })
+        Ok(Health { seen, callers_may_wait, _ended: end })
     }
 
-    /// Whether a worker of the runtime may wait for the disk itself: another one is woken to go on.
-    pub(super) fn workers_may_wait(&self) -> bool {
-        self.seen.runtime.is_some()
+    /// Whether who settles may wait for the disk in its own thread: there is another worker to go on, or no other task of
+    /// the daemon's (a runtime of one thread is a test's).
+    pub(super) fn callers_may_wait(&self) -> bool {
+        self.callers_may_wait
     }
 
     /// Takes a step of the committer.

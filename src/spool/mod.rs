@@ -153,7 +153,6 @@ impl Spool {
         let (log, last, active) = (log.log, log.last, log.active);
         let cache = Cache::new(remembered.newest, erased.is_some(), options.identities_max);
         let threads = || generation::failed("start the threads of", &directory);
-        // A committer that runs as a task waits for the disk where nobody could take over.
         let health = Health::start(drive == Drive::Thread).map_err(threads())?;
         let shared = Shared::new(options, path, (store, log), cache, &lanes, quarantine, health);
         let shared = Arc::new(shared);

@@ -4,7 +4,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, mpsc};
 
 use super::super::Drive;
@@ -36,16 +35,11 @@ impl Driver {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Some(work),
         };
-        if !committer.settles_without_waiting(&work) {
+        if !self.shared.health.callers_may_wait() || !committer.settles_without_waiting(&work) {
             return Some(work);
         }
         let asleep = committer.wake_at().is_none();
-        let settle = || self.shared.health.commit(|| committer.commit(vec![work], false));
-        if self.shared.health.workers_may_wait() {
-            settle();
-        } else {
-            beside_the_runtime(settle);
-        }
+        self.shared.health.commit(|| committer.commit(vec![work], false));
         if asleep {
             self.written.notify_one();
         }
@@ -102,14 +96,6 @@ impl Driver {
 
     fn lock(&self) -> MutexGuard<'_, Committer> {
         self.committer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Runs what seldom blocks, and may: other tasks of this thread go on elsewhere where there is an elsewhere.
-fn beside_the_runtime<T>(step: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(step),
-        _ => step(),
     }
 }
 
