@@ -12,12 +12,13 @@
 //! | `torn` | in the middle of the write of a frame |
 //! | `written` | a group is in the log, not flushed |
 //! | `flushed` | a group is durable (if it had to be), not applied to the store |
-//! | `apply` | before each change of the store: of an identity, a quarantine copy, a message id, a cursor |
-//! | `applied` | a group is in the store, nobody has been answered |
+//! | `apply` | before each change of the store: of an identity, a quarantine copy, a message id |
+//! | `applied` | a group is in the store but for cursors and deliveries, nobody has been answered |
 //! | `accepted` | upstream has answered 202, nothing is settled |
 //! | `rejected` | upstream has refused a record that stood alone, nothing is settled |
 //! | `rolling`, `rolled` | a full segment of the log is durable, the next one is under way |
 //! | `spool-file-written`, `integration-written` | a small file of the spool, a stored integration is complete beside the one that it replaces |
+//! | `checkpoint-told` | cursors and deliveries are in the store, which does not say yet how far it is |
 //! | `checkpoint`, `checkpoint-flushed`, `checkpoint-floor` | before the store's flush, before the new floor, before segments go |
 //! | `segment-removed` | a settled segment has gone, its directory is not flushed |
 

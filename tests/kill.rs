@@ -273,7 +273,7 @@ fn kills_at_random_moments_lose_and_double_nothing() {
 }
 
 /// Points that a daemon under load comes to by itself, with the passings at which it dies.
-const UNDER_LOAD: [(&str, &[u64]); 16] = [
+const UNDER_LOAD: [(&str, &[u64]); 17] = [
     ("open-locked", &[1]),
     ("open-store", &[1]),
     ("open-log", &[1]),
@@ -288,6 +288,7 @@ const UNDER_LOAD: [(&str, &[u64]); 16] = [
     ("segment-named", &[1]),
     ("accepted", &[1, 2, 4]),
     ("rejected", &[1, 2]),
+    ("checkpoint-told", &[1]),
     ("checkpoint", &[1]),
     ("checkpoint-flushed", &[1]),
     ("checkpoint-floor", &[1]),

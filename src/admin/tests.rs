@@ -21,6 +21,7 @@ use crate::clock::UnixMillis;
 use crate::forward::{Report, RetryPolicy, Settings, SharedPace, State, Way};
 use crate::ingest::{Counters, Intake, Integration};
 use crate::mapping::{Preset, Rules};
+use crate::spool::model_tests::damage;
 use crate::spool::{
     Append, Content, Drive, Item, LaneId, Options, Origin, PersonKeys, QuarantineId, Quarantined,
     Seq, Spool, SyncMode,
@@ -414,6 +415,30 @@ async fn further_operators_wait_and_are_served_then() {
 }
 
 /// A scraper gets the format that it reads, by its `Accept`, and is told which.
+/// Goal: the debugger never passes over records that it cannot read.
+#[tokio::test]
+async fn damage_is_told_by_the_debugger() {
+    let host = Host::start().await;
+    for n in 1..=3 {
+        let content = Content::Record {
+            lane: host.lane,
+            record_type: "custom_event".into(),
+            record: Bytes::from(format!(r#"{{"id":"record-{n}"}}"#)),
+            person: PersonKeys::default(),
+            first_seen: None,
+            event: None,
+        };
+        let items = vec![Item { once: None, content }];
+        host.spool.append(Append { items, ..Append::default() }).await.unwrap();
+    }
+    let (status, body) = host.ask(Method::POST, "/v1/events", "{}").await;
+    assert!(status == 200 && body.contains("record-3"), "{status} {body}");
+    damage(&host.folder.path().join("spool/log/0000000001.log"), "record-2");
+    let (status, body) = host.ask(Method::POST, "/v1/events", "{}").await;
+    assert!(status == 500 && body.contains("damaged at lane 1 seq 2"), "{status} {body}");
+    host.stop().await;
+}
+
 #[tokio::test]
 async fn metrics_are_told_in_the_format_that_was_asked_for() {
     let host = Host::start().await;

@@ -83,7 +83,7 @@ use crate::spool::{AppendError, End, LaneId, Quarantined, ReadError, Seq, Settle
 /// it repeats after the restart.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// Beside a push is read on when behind it there are less than so many full ones.
+/// While a push is in flight the queue is read on, unless it holds so many full pushes behind it.
 const AHEAD_PUSHES: usize = 2;
 
 /// Why a forwarder ended early: the daemon cannot go on.

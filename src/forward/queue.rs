@@ -19,7 +19,7 @@ pub(super) struct Queue {
     lane: LaneId,
     /// The newest seq of the lane.
     pub(super) newest: watch::Receiver<u64>,
-    /// The first is the cursor's.
+    /// The first is the cursor's, but while a settlement is under way.
     entries: vec::IntoIter<Entry>,
     /// What follows them.
     reading: Option<Reading>,
@@ -94,7 +94,7 @@ impl Queue {
     /// Begins to read what follows, for `records` at least.
     fn read(&self, records: usize, bytes_max: usize) -> Reading {
         let records_max = READ_RECORDS.max(records);
-        Box::pin(self.spool.peek(self.lane, self.next(), records_max, bytes_max))
+        Box::pin(self.spool.peek_sound(self.lane, self.next(), records_max, bytes_max))
     }
 }
 
@@ -102,7 +102,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::spool::Append;
-    use crate::spool::model_tests::{options, record, reopen, settlement};
+    use crate::spool::model_tests::{damage, options, record, reopen, settlement};
 
     const PUSH: usize = 100;
 
@@ -144,6 +144,33 @@ mod tests {
         queue.read_ahead(1);
         queue.refill(1).await.unwrap();
         assert_eq!(queue.front(PUSH)[0].seq, Seq(1351));
+        spool.close().await;
+    }
+
+    /// Goal: what lies before damage in a lane is delivered, and only then the damage told.
+    #[tokio::test]
+    async fn what_lies_before_damage_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options(directory.path());
+        let spool = reopen(&options);
+        let lane = spool.lane("uk", 0).await.unwrap();
+        for n in 1..=4 {
+            let items = vec![record(lane, "t", format!("record-{n}").as_bytes())];
+            spool.append(Append { items, ..Append::default() }).await.unwrap();
+        }
+        damage(&options.directory.join("log/0000000001.log"), "record-3");
+        let mut queue = Queue::new(spool.clone(), lane);
+        queue.refill(PUSH).await.unwrap();
+        assert_eq!(queue.all().len(), 2);
+        queue.read_ahead(PUSH);
+        queue.settled(2);
+        spool.settle(settlement(lane, 1, 2, 16)).await.unwrap();
+        assert!(matches!(queue.refill(PUSH).await, Err(ReadError::Damaged { seq: Seq(3), .. })));
+        // Who asked for more is told; who did not, reads what is sound, though a reader has just been at the damage.
+        let error = spool.peek(lane, Seq(1), 4, 999).await;
+        assert!(matches!(error, Err(ReadError::Damaged { seq: Seq(3), .. })), "{error:?}");
+        assert_eq!(spool.peek(lane, Seq(1), 2, 999).await.unwrap().len(), 2);
+        assert_eq!(spool.peek_sound(lane, Seq(2), 9, 999).await.unwrap().len(), 1);
         spool.close().await;
     }
 }

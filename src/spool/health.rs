@@ -1,15 +1,19 @@
 //! Whether the spool can go on: its failure, and whether its disk answers.
 //!
 //! A thread of its own looks at the disk, because a runtime may sleep while one of its workers waits for it: who hands out
-//! what the sockets and timers bring is then that worker, and the others were told of nothing.
+//! what the sockets and timers bring is then that worker, and the others were told of nothing. It looks every
+//! [`LOOK_EVERY`] while steps are taken, and sleeps while none are.
 //!
 //! | a step is under way | what the thread does |
 //! |---|---|
-//! | longer than [`SLOW`] | gives the runtime something to do, so that another worker wakes up and takes over |
+//! | when it looks | gives the runtime something to do, so that another worker wakes up and takes over |
 //! | longer than [`STEP_DEADLINE`] | fails the spool |
+//!
+//! What tokio keeps for that worker alone, the task that it was to run next, nobody takes over: whoever waits in a worker
+//! lets such a task pass first (`drive`).
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,15 +23,15 @@ use tokio::sync::watch;
 
 /// A step that takes longer counts as failed: a dying disk may never answer, and sled may wait for ever after an I/O error.
 const STEP_DEADLINE: Duration = Duration::from_secs(60);
-const SLOW: Duration = Duration::from_millis(50);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module. Its thread ends with it.
 #[derive(Debug)]
 pub(super) struct Health {
     seen: Arc<Seen>,
     callers_may_wait: bool,
-    _ended: mpsc::Sender<()>,
+    /// Wakes the thread, and ends it.
+    wake: mpsc::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,8 @@ struct Seen {
     committing: AtomicU64,
     /// The checkpoint's flush under way.
     flushing: AtomicU64,
+    /// The thread sleeps until it is woken.
+    asleep: AtomicBool,
     failure: watch::Sender<Option<String>>,
     /// The runtime of who settles.
     runtime: Option<Handle>,
@@ -55,17 +61,15 @@ impl Health {
         let seen = Arc::new(Seen {
             committing: AtomicU64::new(0),
             flushing: AtomicU64::new(0),
+            asleep: AtomicBool::new(true),
             failure: watch::Sender::new(None),
             runtime,
         });
         let looks = seen.clone();
-        let (end, ended) = mpsc::channel::<()>();
-        std::thread::Builder::new().name("disk-watch".into()).spawn(move || {
-            while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                looks.look();
-            }
-        })?;
-        Ok(Health { seen, callers_may_wait, _ended: end })
+        let (wake, woken) = mpsc::channel();
+        let watch = move || while woken.recv().is_ok() && looks.watch(&woken) {};
+        std::thread::Builder::new().name("disk-watch".into()).spawn(watch)?;
+        Ok(Health { seen, callers_may_wait, wake })
     }
 
     /// Whether who settles may wait for the disk in its own thread: there is another worker to go on, or no other task of
@@ -76,12 +80,20 @@ impl Health {
 
     /// Takes a step of the committer.
     pub(super) fn commit<T>(&self, step: impl FnOnce() -> T) -> T {
-        watched(&self.seen.committing, step)
+        self.watched(&self.seen.committing, step)
     }
 
     /// Takes the store's flush.
     pub(super) fn flush<T>(&self, step: impl FnOnce() -> T) -> T {
-        watched(&self.seen.flushing, step)
+        self.watched(&self.seen.flushing, step)
+    }
+
+    fn watched<T>(&self, since: &AtomicU64, step: impl FnOnce() -> T) -> T {
+        let _under_way = UnderWay::begin(since);
+        if self.seen.asleep.swap(false, Ordering::SeqCst) {
+            let _ends_after_this = self.wake.send(());
+        }
+        step()
     }
 
     /// Marks the spool as failed, for good. The first reason stays.
@@ -104,25 +116,48 @@ impl Health {
     /// A step of the committer that began long ago.
     #[cfg(test)]
     pub(super) fn hang(&self) {
-        self.seen.committing.store(1, Ordering::Release);
+        self.seen.committing.store(1, Ordering::SeqCst);
+        self.wake.send(()).unwrap();
     }
 }
 
 impl Seen {
-    fn look(&self) {
-        let took = |since: &AtomicU64| match since.load(Ordering::Acquire) {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(ticks().saturating_sub(since)),
-        };
-        let longest = took(&self.committing).max(took(&self.flushing));
+    /// Looks as long as steps are under way; `false` once nobody can take one any more.
+    fn watch(&self, woken: &mpsc::Receiver<()>) -> bool {
+        loop {
+            match woken.recv_timeout(LOOK_EVERY) {
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) | Ok(()) => {}
+            }
+            if !self.look() {
+                // A step that began just before this did not wake anybody.
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.longest().is_none() {
+                    return true;
+                }
+                self.asleep.store(false, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Whether a step is under way, and what follows from it.
+    fn look(&self) -> bool {
+        let Some(longest) = self.longest() else { return false };
         if longest > STEP_DEADLINE {
             self.fail("the disk has not answered within a minute");
         }
-        if longest > SLOW
-            && let Some(runtime) = &self.runtime
-        {
+        if let Some(runtime) = &self.runtime {
             drop(runtime.spawn(async {})); // it has done its work by being there
         }
+        true
+    }
+
+    /// How long the longest step under way has taken.
+    fn longest(&self) -> Option<Duration> {
+        let steps = [&self.committing, &self.flushing];
+        let begun = steps.map(|since| since.load(Ordering::SeqCst));
+        let first = begun.into_iter().filter(|since| *since != 0).min()?;
+        Some(Duration::from_millis(ticks().saturating_sub(first)))
     }
 
     fn fail(&self, reason: &str) {
@@ -134,11 +169,20 @@ impl Seen {
     }
 }
 
-fn watched<T>(since: &AtomicU64, step: impl FnOnce() -> T) -> T {
-    since.store(ticks(), Ordering::Release);
-    let done = step();
-    since.store(0, Ordering::Release);
-    done
+/// A step, until it is dropped: a panic ends it as well.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl UnderWay<'_> {
+    fn begin(since: &AtomicU64) -> UnderWay<'_> {
+        since.store(ticks(), Ordering::SeqCst);
+        UnderWay(since)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
 }
 
 /// Milliseconds of a clock that neither NTP nor an operator sets: a host whose clock jumps while a step is under way has no

@@ -22,6 +22,7 @@
 //! | `shared`, `identity` | what handles and committer share |
 //! | `health` | its failure, and whether the disk answers |
 //! | `figures` | what is counted of the whole |
+//! | `peek` | the records of a lane, in order |
 //! | `people` | what is remembered of people, and which records must not be sent |
 //! | `opening` | what is found on disk, checked and brought together |
 //! | `generation`, `manifest` | directories, lock, fsyncs; what must at least be there |
@@ -46,6 +47,7 @@ mod manifest;
 pub mod offline;
 mod opening;
 mod panics;
+mod peek;
 mod people;
 mod quarantine;
 mod sealed;
@@ -159,7 +161,12 @@ impl Spool {
         let prepared = Prepared::default();
         let (failing, following) = (shared.clone(), shared.clone());
         let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
-            let beside = move || drop(following.guarded(|| following.store.catch_up()));
+            let beside = move || {
+                if following.health.failure().is_none() {
+                    // A failure is told to everyone by itself.
+                    drop(following.guarded(|| following.store.catch_up()));
+                }
+            };
             let fail = move |error: &_| failing.health.fail(&format!("flush the log: {error}"));
             Ok((keeper, Syncer::start(beside, fail)?))
         });
@@ -217,6 +224,10 @@ impl Spool {
     /// [`AppendError::Failed`] or [`AppendError::Closed`]; limits never refuse a settlement. When `first` is not the
     /// cursor the spool fails: the caller's bug must not lose records.
     pub async fn settle(&self, settlement: Settlement) -> Result<(), AppendError> {
+        if self.shared.health.callers_may_wait() {
+            // A task that this worker is to run next goes first: while the worker waits for the disk nobody else could run it.
+            tokio::task::yield_now().await;
+        }
         let (to, answer) = oneshot::channel();
         if let Some(work) = self.driver.settle(Work::Settle(settlement, to)) {
             self.hand_over(work).await?;
@@ -263,54 +274,6 @@ impl Spool {
         self.shared.health.failure().map_or(AppendError::Closed, AppendError::Failed)
     }
 
-    /// The durable records of `lane` from `from` on, in order and without a gap: at most `records_max`, and
-    /// at most `bytes_max` in all, with their events (but at least one); none from behind damage. Empty when there is none.
-    /// The reading begins with the call, and goes on beside what the caller does before it waits.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn peek(
-        &self,
-        lane: LaneId,
-        from: Seq,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + Sync + use<> {
-        let newest = *self.shared.lane(lane).newest.borrow();
-        let reading = (from.0 <= newest).then(|| {
-            self.read(move |shared| shared.log.read(lane, from, newest, records_max, bytes_max))
-        });
-        async move {
-            match reading {
-                Some(reading) => reading.await,
-                None => Ok(Vec::new()),
-            }
-        }
-    }
-
-    /// As [`Spool::peek`], for who reads beside the deliveries: what was settled and has gone meanwhile is passed over, and
-    /// the first entry is then a later one.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn peek_kept(
-        &self,
-        lane: LaneId,
-        mut from: Seq,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
-        loop {
-            from = from.max(self.oldest(lane));
-            match self.peek(lane, from, records_max, bytes_max).await {
-                Err(ReadError::Damaged { .. }) if self.oldest(lane) > from => {}
-                read => return read,
-            }
-        }
-    }
-
     /// The newest durable seq of `lane`, as a channel: wakes the forwarder after each commit.
     #[must_use]
     pub fn newest(&self, lane: LaneId) -> watch::Receiver<u64> {
@@ -346,7 +309,12 @@ impl Spool {
         from: Seq,
         limit: usize,
     ) -> Result<Vec<Delivery>, ReadError> {
-        self.read(move |shared| Ok(shared.store.deliveries(lane, from, limit)?)).await
+        self.read(move |shared| {
+            let caught_up = shared.guarded(|| shared.store.catch_up());
+            caught_up.map_err(|error| ReadError::Failed(error.to_string()))?;
+            Ok(shared.store.deliveries(lane, from, limit)?)
+        })
+        .await
     }
 
     /// The lanes known to the spool, with their integration's name and number, in the order of their ids.
@@ -469,6 +437,8 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod copy_tests;
 #[cfg(test)]
 mod identity_tests;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The spool against a model: whatever is appended, settled, refused and reopened, it agrees with a plain list.
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,14 @@ pub(crate) fn reopen(options: &Options) -> Spool {
         }
     }
     panic!("the spool stays locked")
+}
+
+/// Spoils the first `text` in a file.
+pub(crate) fn damage(file: &Path, text: &str) {
+    let bytes = std::fs::read(file).unwrap();
+    let at = bytes.windows(text.len()).position(|found| found == text.as_bytes()).unwrap();
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    file.write_all_at(b"\0", at as u64).unwrap();
 }
 
 pub(crate) fn record(lane: LaneId, record_type: &str, body: &[u8]) -> Item {

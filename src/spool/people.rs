@@ -94,7 +94,7 @@ impl Spool {
 }
 
 /// Beside the lanes' tallies: what is remembered of the identities as a whole.
-const REMEMBERED: &[u8] = b"identities";
+pub(super) const REMEMBERED: &[u8] = b"identities";
 
 /// How many identities there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use super::store::{Store, StoreError};
 use super::values::Values;
 
 /// Beside the lanes' cursors: the newest id that was given.
-const NEWEST: &[u8] = b"quarantine";
+pub(super) const NEWEST: &[u8] = b"quarantine";
 
 /// Adds an entry to a frame; returns its stored bytes.
 pub(super) fn put(frame: &mut FrameBuilder, id: QuarantineId, entry: &Quarantined) -> u64 {

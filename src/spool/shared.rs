@@ -1,6 +1,5 @@
 //! What the handles and the committer share: the store, the published state of the lanes, the failure.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -18,6 +17,7 @@ use super::health::Health;
 use super::identity::{Cache, Identity};
 use super::log::Log;
 use super::log::segment::GROW_BYTES;
+use super::panics;
 use super::store::{LaneOnDisk, Store, StoreError, Tallies};
 use super::unread::Unread;
 use crate::histogram::Histogram;
@@ -267,15 +267,10 @@ impl Shared {
         let reason = match catch_unwind(AssertUnwindSafe(step)) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.0,
-            Err(panic) => format!("it panicked: {}", panic_text(panic.as_ref())),
+            Err(panic) => format!("it panicked: {}", panics::text(panic.as_ref())),
         };
         tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
         self.health.fail(&reason);
         Err(AppendError::Failed(reason))
     }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

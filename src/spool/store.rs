@@ -21,6 +21,8 @@ use super::log::Applied;
 use super::log::frame::{FrameBuilder, Part, Tree};
 use super::log::table::Meta;
 use super::panics::watched;
+use super::people::REMEMBERED;
+use super::quarantine::NEWEST;
 use super::sealed::{seal, unseal};
 use super::values::{INLINE_BYTES_MAX, Values};
 
@@ -30,8 +32,13 @@ const _: () = assert!(17 * (INLINE_BYTES_MAX + 640) < SEGMENT_BYTES / 4);
 
 /// So many deliveries may wait to be inserted.
 const LATER_MAX: usize = 32;
-/// Of a cursor's key.
+/// Of a lane's key: every other key beside the cursors is longer.
 const LANE_KEY_BYTES: usize = size_of::<u32>();
+const _: () = assert!(
+    APPLIED.len() > LANE_KEY_BYTES
+        && NEWEST.len() > LANE_KEY_BYTES
+        && REMEMBERED.len() > LANE_KEY_BYTES
+);
 
 /// How long a handle of this process that is just closing is waited for: 5 s in all.
 const CLOSING_TRIES: u32 = 500;
@@ -99,7 +106,7 @@ pub(super) fn put_note(frame: &mut FrameBuilder, name: &str, note: &[u8]) {
     frame.put(Tree::Cursors, &key, &seal(&key, &note));
 }
 
-/// Beside the lanes' tallies, whose keys are shorter than any other's there.
+/// Beside the lanes' tallies, whose keys are shorter.
 fn note_key(name: &str) -> Vec<u8> {
     format!("note:{name}").into_bytes()
 }
@@ -291,8 +298,9 @@ impl Store {
         }
     }
 
-    /// As [`Store::apply`], beside the next push as far as nobody asks for it: a lane's cursor with the next checkpoint
-    /// ([`Store::put_cursor`]), a delivery when [`Store::catch_up`] is called. What a crash loses of it is in the log.
+    /// As [`Store::apply`], but later as far as nobody asks for it: a lane's cursor with the next checkpoint
+    /// ([`Store::put_cursor`]), a delivery when [`Store::catch_up`] is called: beside the log's flush where settlements are
+    /// many, before it is read, and here once [`LATER_MAX`] wait. What a crash loses of it is in the log.
     pub(super) fn follow(&self, part: &Part<'_>) -> Result<(), StoreError> {
         match *part {
             Part::Put { tree: Tree::Cursors, key, .. } if key.len() == LANE_KEY_BYTES => Ok(()),
@@ -398,7 +406,6 @@ impl Store {
         from: Seq,
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError> {
-        self.catch_up()?;
         let mut deliveries = Vec::new();
         for item in
             self.deliveries.tree.range(key(lane, from)..=key(lane, Seq(u64::MAX))).take(limit)

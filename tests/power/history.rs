@@ -280,28 +280,40 @@ impl History {
 
     /// Whether a call was done in which the process was killed, by what the disk holds `after` it.
     fn was_done(&self, call: &Call, process: &Process, root: &Path, after: &Image) -> bool {
-        let number =
-            |text: Option<&String>| text.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+        let number = |text: Option<&String>| -> usize { text.unwrap().parse().unwrap() };
         let on_disk = |of: Node| {
             let path = self.paths().into_iter().find(|(_, node)| *node == of)?.0;
             after.get(Path::new(&path))?.as_ref()
         };
+        let written = |file: Node, at: usize| {
+            let bytes = call.texts.concat();
+            on_disk(file).and_then(|held| held.get(at..at + bytes.len())) == Some(&bytes)
+        };
+        let length = |of: Node| {
+            let (Node::File(number) | Node::Folder(number)) = of;
+            self.lengths[number]
+        };
         let fd = call.arguments.first().and_then(|fd| fd.parse::<i64>().ok());
-        let file = fd.and_then(|fd| process.files.get(&fd)).map(|open| open.node);
+        let open = fd.and_then(|fd| process.files.get(&fd));
         let place = || self.places(call, process, root).into_iter().next().flatten();
-        match (call.name.as_str(), file) {
-            ("open" | "openat" | "creat" | "mkdir" | "mkdirat", _) => place()
-                .is_some_and(|place| !self.names.contains_key(&place) && self.holds(&place, after)),
+        match (call.name.as_str(), open) {
+            ("open" | "openat" | "creat" | "mkdir" | "mkdirat", _) => {
+                place().is_some_and(|place| match self.names.get(&place) {
+                    None => self.holds(&place, after),
+                    // It may have been emptied.
+                    Some(node) => length(*node) > 0 && on_disk(*node).is_some_and(Vec::is_empty),
+                })
+            }
             ("unlink" | "unlinkat" | "rmdir" | "rename" | "renameat" | "renameat2", _) => place()
                 .is_some_and(|place| self.names.contains_key(&place) && !self.holds(&place, after)),
-            ("pwrite64", Some(file)) => {
-                let (bytes, at) = (call.texts.concat(), number(call.arguments.last()));
-                on_disk(file).and_then(|held| held.get(at..at + bytes.len())) == Some(&bytes)
+            ("pwrite64", Some(open)) => written(open.node, number(call.arguments.last())),
+            ("write" | "writev", Some(open)) => {
+                written(open.node, if open.append { length(open.node) } else { open.offset })
             }
-            ("ftruncate", Some(file)) => {
-                on_disk(file).is_some_and(|held| held.len() == number(call.arguments.get(1)))
+            ("ftruncate", Some(open)) => {
+                on_disk(open.node).is_some_and(|held| held.len() == number(call.arguments.get(1)))
             }
-            ("write" | "writev" | "pwritev" | "fallocate", Some(_)) => {
+            ("pwritev" | "fallocate", Some(_)) => {
                 panic!("the model does not know what becomes of {call:?}: teach it")
             }
             // On a socket, or it leaves the disk as it is: a sync counts from its return.
@@ -414,6 +426,10 @@ mod tests {
             (r#"openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_RDWR|O_CREAT, 0600"#, vec![a()], 0),
             (r#"openat(AT_FDCWD, "\x2f\x72\x2f\x62", O_RDWR|O_CREAT, 0600"#, vec![a(), b()], 1),
             (r#"openat(AT_FDCWD, "\x2f\x72\x2f\x61", O_RDWR"#, vec![a()], 0),
+            (r#"openat(AT_FDCWD, "\x2f\x72\x2f\x61", O_RDWR|O_TRUNC"#, vec![a()], 0),
+            (r#"openat(AT_FDCWD, "\x2f\x72\x2f\x61", O_RDWR|O_TRUNC"#, vec![emptied()], 1),
+            (r#"write(5, "\x79", 1"#, vec![a()], 0),
+            (r#"write(5, "\x79", 1"#, vec![(PathBuf::from("a"), Some(b"y".to_vec()))], 1),
             (r#"mkdir("\x2f\x72\x2f\x62", 0700"#, vec![a()], 0),
             (r#"mkdir("\x2f\x72\x2f\x62", 0700"#, vec![a(), folder()], 1),
             (r#"unlink("\x2f\x72\x2f\x61""#, vec![a()], 0),

@@ -94,6 +94,17 @@ impl Driver {
         }
     }
 
+    /// Calls `seen` while neither the committer nor its keeper does or plans anything; `false` when they do.
+    #[cfg(test)]
+    pub(in crate::spool) fn at_rest(&self, seen: impl FnOnce()) -> bool {
+        let committer = self.committer.try_lock();
+        let rests = committer.as_ref().is_ok_and(|committer| !committer.has_work());
+        if rests {
+            seen();
+        }
+        rests
+    }
+
     fn lock(&self) -> MutexGuard<'_, Committer> {
         self.committer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,8 +287,8 @@ mod tests {
     }
 
     /// Goal: a settlement that waits for a disk which does not answer holds nobody else up.
-    /// Method: the worker that was woken by a socket settles, and waits; the other one has no reason to wake up but a
-    /// timer, which nobody looks at unless it does.
+    /// Method: the worker that was woken by a socket settles, and waits. It has just woken a task, which it alone could run;
+    /// the other worker has no reason to wake up but a timer, which nobody looks at unless it does.
     #[test]
     fn a_settlement_on_a_disk_that_hangs_leaves_the_runtime_awake() {
         let workers = |workers| {
@@ -295,25 +306,32 @@ mod tests {
 
             let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
             there.set_nonblocking(true).unwrap();
+            let (tell, mut told) = tokio::sync::watch::channel(());
             let settled = runtime.spawn({
                 let spool = spool.clone();
                 async move {
                     let there = tokio::net::UnixStream::from_std(there).unwrap();
                     there.readable().await.unwrap();
+                    tell.send_replace(()); // as a forwarder does with its report
                     spool.settle(settlement(lane, 1, 1, 1)).await.unwrap();
                 }
             });
             let (rang, rings) = mpsc::channel();
+            let heard = rang.clone();
+            runtime.spawn(async move {
+                told.changed().await.unwrap();
+                heard.send("who was woken just before").unwrap();
+            });
             runtime.spawn(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                rang.send(()).unwrap();
+                rang.send("a timer").unwrap();
             });
             let hangs = spool.shared.log.table_mut();
             here.write_all(b"x").unwrap();
-            let heard = rings.recv_timeout(Duration::from_secs(30));
+            let went_on = [(); 2].map(|()| rings.recv_timeout(Duration::from_secs(20)));
             assert!(!settled.is_finished(), "it does not hang");
             drop(hangs);
-            heard.expect("the runtime sleeps");
+            assert_eq!(went_on, [Ok("who was woken just before"), Ok("a timer")]);
             runtime.block_on(settled).unwrap();
             runtime.block_on(spool.close());
         }

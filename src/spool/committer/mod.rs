@@ -201,6 +201,11 @@ impl Committer {
         [self.flush_due, checkpoint, roll].into_iter().flatten().min()
     }
 
+    #[cfg(test)]
+    fn has_work(&self) -> bool {
+        self.keeper.is_busy() || self.checkpoint_waits || self.erased.roll_due
+    }
+
     /// Takes a step; its failure or panic is the spool's.
     fn guarded(
         &mut self,

@@ -11,6 +11,7 @@ use super::super::store::StoreError;
 use super::keeper::Checkpoint;
 use super::{Committer, failed};
 use crate::clock;
+use crate::kill_point;
 
 /// A checkpoint follows after so many bytes of the log, or this long after the last one.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
@@ -80,6 +81,7 @@ impl Committer {
         let (log, active) = (&self.shared.log, self.writer.active());
         self.writer.sync().map_err(|error| failed("flush", &error))?;
         let store = &self.shared.store;
+        store.catch_up()?; // what is inserted later would not be trimmed
         for number in log.numbers().into_iter().filter(|number| *number < active) {
             if remove.contains(&number) {
                 store.remove_segment(number)?;
@@ -99,7 +101,7 @@ impl Committer {
         for lane in self.lanes.values() {
             store.put_cursor(&lane.disk)?;
         }
-        store.catch_up()?;
+        kill_point::pass("checkpoint-told");
         store.put_applied(self.writer.applied())?;
         self.check_conservation();
         let floors = self.lanes.values().map(|lane| Floor {

@@ -42,19 +42,41 @@ impl Log {
         lane: LaneId,
         from: Seq,
         newest: u64,
-        records_max: usize,
-        bytes_max: usize,
+        (records_max, bytes_max): (usize, usize),
     ) -> Result<Vec<Entry>, ReadError> {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries = Vec::new();
+        self.read_into(&mut entries, lane, from, newest, (records_max, bytes_max))?;
+        Ok(entries)
+    }
+
+    /// See [`super::super::Spool::peek_sound`].
+    pub(crate) fn read_sound(
+        &self,
+        lane: LaneId,
+        from: Seq,
+        newest: u64,
+        (records_max, bytes_max): (usize, usize),
+    ) -> Result<Vec<Entry>, ReadError> {
+        let mut entries = Vec::new();
+        match self.read_into(&mut entries, lane, from, newest, (records_max, bytes_max)) {
+            Err(error) if entries.is_empty() => Err(error),
+            _ => Ok(entries),
+        }
+    }
+
+    fn read_into(
+        &self,
+        entries: &mut Vec<Entry>,
+        lane: LaneId,
+        from: Seq,
+        newest: u64,
+        (records_max, bytes_max): (usize, usize),
+    ) -> Result<(), ReadError> {
         let mut bytes = 0;
         let mut next = from;
         let mut walk = self.resume(lane, from);
         while next.0 <= newest && entries.len() < records_max {
-            let read = match self.chunk(lane, next, &mut walk) {
-                // What lies before damage is sound; who reads on is told of it.
-                Err(_) if !entries.is_empty() => break,
-                read => read?,
-            };
+            let read = self.chunk(lane, next, &mut walk)?;
             let chunk = read.chunk().map_err(|what| damaged(lane, next, &what))?;
             let end = Seq(read.first.0 + chunk.len() as u64);
             for entry in chunk.entries(read.first, next, &read.bytes) {
@@ -63,7 +85,7 @@ impl Log {
                     entries.len() == records_max || (!entries.is_empty() && bytes > bytes_max);
                 if full || entry.seq.0 > newest {
                     self.rest(lane, walk);
-                    return Ok(entries);
+                    return Ok(());
                 }
                 entries.push(entry);
             }
@@ -74,7 +96,7 @@ impl Log {
             }
         }
         self.rest(lane, walk);
-        Ok(entries)
+        Ok(())
     }
 
     /// When the chunk that holds `seq` was committed.

@@ -204,8 +204,11 @@ fn records(
     for number in noted.keys().filter(|number| !numbers.contains(number)) {
         verified.fault(&segment::path(log, *number), String::new(), "is missing");
     }
-    let (mut last, mut next) = (None, applied.segment);
+    let (mut last, mut next, mut before) = (None, applied.segment, None);
     for number in numbers {
+        if before.replace(number) != Some(number - 1) {
+            last = None; // what lay between has gone
+        }
         let path = segment::path(log, number);
         if number > next {
             let what = "is missing, and later segments of the log are there";
