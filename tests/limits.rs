@@ -203,3 +203,27 @@ fn what_is_kept_of_one_request_is_bounded() {
     assert_eq!((upstream.ids().len(), host.lane("queued_bytes")), (1000, 0));
     assert_eq!(daemon.stop().0, Some(0));
 }
+
+/// Promise 7: invalid events of a batch are set aside with the batch's context; where that would make much of little, the
+/// request is refused whole, and the daemon goes on (Promise 2).
+#[test]
+fn a_context_is_not_set_aside_over_and_over() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", "");
+    let daemon = host.start();
+    let pad = "x".repeat(100_000);
+    let batch = |invalid: usize| {
+        let invalid: Vec<String> = (0..invalid).map(|n| format!(r#"{{"type":"x{n}"}}"#)).collect();
+        let events = [event("good"), invalid.join(",")].join(",");
+        format!(r#"{{"context":{{"pad":"{pad}"}},"batch":[{events}]}}"#)
+    };
+    let post = |body: &str| Producer::connect(&host.ingest()).post("/v1/batch", body);
+    let refused = post(&batch(400));
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (413, Some("too_large")));
+    assert_eq!((host.status()["quarantined"].as_u64(), host.lane("newest")), (Some(0), 0));
+    let taken = post(&batch(50));
+    assert_eq!((taken.status, &taken.json()["quarantined"]), (200, &50.into()));
+    host.wait_until_settled();
+    assert_eq!(upstream.ids(), ["good"]);
+    assert_eq!(daemon.stop().0, Some(0));
+}
