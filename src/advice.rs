@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const AUTOMATION_MAX: Duration = Duration::from_secs(4 * 3600);
 
 /// An erasure waits for the log's next segment.
-pub const ERASURE_WAITS: &str = "what was erased is sent and shown no more, and stays on the disk until the log's next segment can be begun: make room, or see the daemon's log for the reason";
+pub const ERASURE_WAITS: &str = "what was erased is no longer sent or shown, but stays on the disk until the log's next segment can be begun: make room, or see the daemon's log for the reason";
 
 // ── no answer ──
 

@@ -299,7 +299,7 @@ fn a_disk_that_fails_while_a_reload_waits_ends_the_daemon() {
 fn a_segment_is_ended_only_when_the_next_has_room_for_settlements() {
     let upstream = Upstream::start(None, &["status=503"]);
     let host = Host::new(&upstream.url, "key", "");
-    let fault = "fallocate:error=ENOSPC:when=1..4";
+    let fault = "fallocate:error=ENOSPC:when=1..10";
     let mut command = traced(&host, "state/spool/log/0000000002.log", &[fault]);
     let daemon = Host::start_as({
         // A segment goes as soon as it is ended and settled.

@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt as _;
+
 use serde_json::{Value, json};
 use support::{Host, Producer, Upstream, event, wait_until};
 
@@ -117,4 +119,42 @@ fn a_ledger_that_cannot_be_read_is_told_and_delays_nothing() {
     assert!(host.pillarbox(&["reload"]).status.success());
     assert!(ledger(&host).is_null());
     assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// Goal: a record that can no longer be read costs the other rejected ones nothing, and what the ledger says of it is not
+/// taken for another's.
+#[test]
+fn a_damaged_record_hides_no_other_rejection() {
+    let upstream = Upstream::start(None, &[]);
+    let host = Host::new(&upstream.url, "key", POLLS);
+    let daemon = host.start();
+    // So far apart that who looks for one need not pass the other.
+    let pad = "x".repeat(50_000);
+    let between = (0..12).map(|n| {
+        format!(r#"{{"type":"page","messageId":"pad-{n}","properties":{{"pad":"{pad}"}}}}"#)
+    });
+    let between = between.collect::<Vec<_>>().join(",");
+    for events in [event("first-1"), between, event("second-1")] {
+        let body = format!("[{events}]");
+        assert_eq!(Producer::connect(&host.ingest()).post("/v1/batch", &body).status, 200);
+        host.wait_until_settled();
+    }
+    let log = host.folder.path().join("state/spool/log/0000000001.log");
+    let bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(7).position(|found| found == b"first-1").unwrap();
+    std::fs::File::options().write(true).open(&log).unwrap().write_all_at(b"X", at as u64).unwrap();
+    for id in ["first-1", "second-1"] {
+        upstream.handle.add_to_ledger(json!({"record_id": id, "message": "no such product"}));
+    }
+    let count = || host.status()["quarantined"].as_u64().unwrap();
+    wait_until("the copy", || count() == 1);
+    assert_eq!(quarantine(&host)[0]["record_id"], "second-1");
+    another_poll(&host);
+    another_poll(&host);
+    let told = ledger(&host);
+    assert_eq!((&told["found"], &told["unknown"], count()), (&json!(1), &json!(0), 1));
+    assert!(told["cause"].as_str().unwrap().contains("the spool is damaged at lane 1"), "{told}");
+    let (code, _, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert_eq!(log.matches("records that the ledger may name cannot be read").count(), 1, "{log}");
 }

@@ -304,7 +304,7 @@ impl Service {
         for lane in lanes {
             loop {
                 let first = self.spool.cursor(lane);
-                let entries = self.spool.peek(lane, first, DROP_RECORDS, DROP_BYTES).await?;
+                let entries = self.spool.peek_sound(lane, first, DROP_RECORDS, DROP_BYTES).await?;
                 if entries.is_empty() {
                     break;
                 }

@@ -414,7 +414,6 @@ async fn further_operators_wait_and_are_served_then() {
     host.stop().await;
 }
 
-/// A scraper gets the format that it reads, by its `Accept`, and is told which.
 /// Goal: the debugger never passes over records that it cannot read.
 #[tokio::test]
 async fn damage_is_told_by_the_debugger() {
@@ -439,6 +438,7 @@ async fn damage_is_told_by_the_debugger() {
     host.stop().await;
 }
 
+/// A scraper gets the format that it reads, by its `Accept`, and is told which.
 #[tokio::test]
 async fn metrics_are_told_in_the_format_that_was_asked_for() {
     let host = Host::start().await;

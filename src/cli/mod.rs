@@ -25,6 +25,7 @@ mod status;
 mod top;
 mod when;
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -269,14 +270,17 @@ fn told(faults: &Faults) -> String {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Commands other than the daemon are slight: one thread does. Of the daemon's one may wait for the disk.
+    // Commands other than the daemon are slight: one thread does.
     let mut runtime = match cli.command {
         Command::Run(_) | Command::Demo | Command::Simulate(_) => {
             tokio::runtime::Builder::new_multi_thread()
         }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    runtime.worker_threads(available_parallelism().map_or(2, |cores| cores.get().max(2)));
+    if env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        // One may wait for the disk.
+        runtime.worker_threads(available_parallelism().map_or(2, |cores| cores.get().max(2)));
+    }
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

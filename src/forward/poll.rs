@@ -3,7 +3,8 @@
 //! A rejected record was counted as delivered and stays so; the copy is for an operator to mend. Ours is what the kept
 //! deliveries know: the push by its `request_id`, the record by its id. What is not ours, or no longer kept, is counted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use super::ledger::{self, Rejection};
 use super::push::{Answer, HttpUpstream};
 use super::settlement::id_of;
 use super::{Control, Settings, pause};
+use crate::advice;
 use crate::clock::{self, UnixMillis};
 use crate::spool::{
     Append, AppendError, Content, Entry, Item, LaneId, Once, Origin, Quarantined, ReadError, Seq,
@@ -113,6 +115,17 @@ struct Copied {
     found: u64,
     unknown: u64,
     doubted: HashMap<String, Doubted>,
+    /// Why a push that the ledger may name could not be read.
+    damage: Option<ReadError>,
+}
+
+/// What was found of some entries.
+#[derive(Default)]
+struct Search {
+    found: BTreeMap<usize, Found>,
+    /// Those that may name a record of a push which cannot be read.
+    unread: BTreeSet<usize>,
+    damage: Option<ReadError>,
 }
 
 /// A record that the ledger names.
@@ -122,8 +135,8 @@ struct Found {
 }
 
 impl Poller {
-    /// Copies what is new; (found, unknown).
-    async fn poll(&mut self, upstream: &HttpUpstream) -> Result<(u64, u64), PollError> {
+    /// Copies what is new.
+    async fn poll(&mut self, upstream: &HttpUpstream) -> Result<Copied, PollError> {
         let Answer { status, body, .. } = upstream.ledger().await?;
         if status != 200 {
             let what = format!("{status} from {}", upstream.ledger_path());
@@ -147,19 +160,22 @@ impl Poller {
             }
         }
         now.retain(|text| !copied.doubted.contains_key(text));
-        (self.seen, self.doubted) = (now, copied.doubted);
-        Ok((copied.found, copied.unknown))
+        self.seen = now;
+        self.doubted = mem::take(&mut copied.doubted);
+        Ok(copied)
     }
 
     async fn copy(&self, fresh: &[Rejection], copied: &mut Copied) -> Result<(), PollError> {
         let Some(scope) = self.lanes.iter().min() else { return Ok(()) };
-        let mut found = self.find(fresh).await?;
+        let Search { mut found, unread, damage } = self.find(fresh).await?;
+        copied.damage = damage.or(copied.damage.take());
         let mut items = Vec::new();
         for (index, rejection) in fresh.iter().enumerate() {
             let content = if let Some(found) = found.remove(&index) {
                 Content::Quarantine(Box::new(self.quarantined(found, rejection)))
-            } else if let Some(doubted) =
-                self.doubted(rejection).filter(|_| copied.doubted.len() < DOUBTED_MAX)
+            } else if let Some(doubted) = self
+                .doubted(rejection, unread.contains(&index))
+                .filter(|_| copied.doubted.len() < DOUBTED_MAX)
             {
                 copied.doubted.insert(rejection.text.clone(), doubted);
                 continue;
@@ -180,12 +196,13 @@ impl Poller {
         Ok(())
     }
 
-    /// The doubt about an entry that was not found; `None` once it is certain that it is none of ours.
-    fn doubted(&self, rejection: &Rejection) -> Option<Doubted> {
+    /// The doubt about an entry that was not found; `None` once it is certain that it is none of ours. It is not where a push
+    /// that it may name is `unread`.
+    fn doubted(&self, rejection: &Rejection, unread: bool) -> Option<Doubted> {
         // Without an id it will never be found.
         rejection.record_id.as_ref()?;
         let before = self.doubted.get(&rejection.text);
-        if before.is_some_and(|before| self.is_past(&before.until)) {
+        if !unread && before.is_some_and(|before| self.is_past(&before.until)) {
             return None;
         }
         let new = || Doubted { rejection: rejection.clone(), until: self.under_way() };
@@ -206,8 +223,8 @@ impl Poller {
     }
 
     /// The records that entries name, by the entry's index.
-    async fn find(&self, fresh: &[Rejection]) -> Result<BTreeMap<usize, Found>, PollError> {
-        let mut found = BTreeMap::new();
+    async fn find(&self, fresh: &[Rejection]) -> Result<Search, PollError> {
+        let mut search = Search::default();
         for lane in &self.lanes {
             let mut next = self.spool.oldest(*lane);
             loop {
@@ -230,7 +247,14 @@ impl Poller {
                     }
                     let records = usize::try_from(delivery.records).unwrap_or(usize::MAX);
                     let from = delivery.first;
-                    let pushed = self.spool.peek_kept(*lane, from, records, BYTES_MAX).await?;
+                    let pushed = match self.spool.peek_kept(*lane, from, records, BYTES_MAX).await {
+                        Err(error @ ReadError::Damaged { .. }) => {
+                            search.unread.extend(named.iter().map(|(index, _)| *index));
+                            search.damage = Some(error);
+                            continue;
+                        }
+                        pushed => pushed?,
+                    };
                     let erased = self.spool.erased(*lane, &pushed).await?;
                     let was_sent = |seq| delivery.end_of(seq) == Some(delivery.end);
                     let sent = pushed
@@ -240,13 +264,14 @@ impl Poller {
                         let Some(id) = id_of(&entry) else { continue };
                         // Of several records with one id the newest is told.
                         for (index, _) in named.iter().filter(|(_, named)| *named == id) {
-                            found.insert(*index, Found { lane: *lane, entry: entry.clone() });
+                            let found = Found { lane: *lane, entry: entry.clone() };
+                            search.found.insert(*index, found);
                         }
                     }
                 }
             }
         }
-        Ok(found)
+        Ok(search)
     }
 
     fn quarantined(&self, found: Found, rejection: &Rejection) -> Quarantined {
@@ -266,27 +291,32 @@ impl Poller {
     }
 
     /// Brings the report up to date, and logs what is news.
-    fn tell(&self, report: &watch::Sender<Report>, polled: Result<(u64, u64), PollError>) {
+    fn tell(&self, report: &watch::Sender<Report>, polled: Result<Copied, PollError>) {
         let integration = &self.settings.integration;
-        let cause_before = report.borrow().cause.clone();
+        let is_news = report.borrow().cause.is_empty();
         match polled {
-            Ok((found, unknown)) => {
+            Ok(Copied { found, unknown, damage, .. }) => {
                 if found > 0 {
                     tracing::warn!(%integration, found, "Ometria rejected records after its 202: they are in the quarantine as `rejected_later`");
                 }
                 if unknown > 0 {
                     tracing::info!(%integration, unknown, "the ledger names records that are not ours, or no longer kept");
                 }
+                let cause = damage
+                    .map_or_else(String::new, |error| format!("{error}; {}", advice::DAMAGED));
+                if !cause.is_empty() && is_news {
+                    tracing::warn!(%integration, %cause, "records that the ledger may name cannot be read: what it says of them is kept in mind");
+                }
                 report.send_modify(|report| {
                     report.found += found;
                     report.unknown += unknown;
-                    report.cause.clear();
+                    report.cause = cause;
                     report.polled_at = Some(clock::now());
                 });
             }
             Err(error) => {
                 let cause = error.to_string();
-                if cause_before.is_empty() {
+                if is_news {
                     tracing::warn!(%integration, %cause, "the ledger of rejected records cannot be read: it is tried again");
                 }
                 report.send_modify(|report| report.cause = cause);

@@ -72,8 +72,8 @@ impl Health {
         Ok(Health { seen, callers_may_wait, wake })
     }
 
-    /// Whether who settles may wait for the disk in its own thread: there is another worker to go on, or no other task of
-    /// the daemon's (a runtime of one thread is a test's).
+    /// Whether who settles may wait for the disk in its own thread: there is another worker to go on, or the runtime is
+    /// one thread's, which is never the daemon's.
     pub(super) fn callers_may_wait(&self) -> bool {
         self.callers_may_wait
     }

@@ -310,7 +310,10 @@ impl Spool {
         limit: usize,
     ) -> Result<Vec<Delivery>, ReadError> {
         self.read(move |shared| {
-            let caught_up = shared.guarded(|| shared.store.catch_up());
+            let caught_up = match shared.health.failure() {
+                None => shared.guarded(|| shared.store.catch_up()),
+                Some(reason) => Err(AppendError::Failed(reason)),
+            };
             caught_up.map_err(|error| ReadError::Failed(error.to_string()))?;
             Ok(shared.store.deliveries(lane, from, limit)?)
         })

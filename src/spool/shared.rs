@@ -225,16 +225,16 @@ impl Shared {
         self.quarantine_added.load(Ordering::Acquire)
     }
 
-    /// Counts an entry that was added.
-    pub(super) fn quarantine_grew(&self, bytes: u64) {
-        self.quarantine_added.fetch_add(1, Ordering::AcqRel);
-        self.quarantine_entries.fetch_add(1, Ordering::AcqRel);
+    /// Counts entries that were added.
+    pub(super) fn quarantine_grew(&self, entries: u64, bytes: u64) {
+        self.quarantine_added.fetch_add(entries, Ordering::AcqRel);
+        self.quarantine_entries.fetch_add(entries, Ordering::AcqRel);
         self.quarantine_bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Counts an entry that was removed.
-    pub(super) fn quarantine_shrank(&self, bytes: u64) {
-        self.quarantine_entries.fetch_sub(1, Ordering::AcqRel);
+    /// Counts entries that were removed.
+    pub(super) fn quarantine_shrank(&self, entries: u64, bytes: u64) {
+        self.quarantine_entries.fetch_sub(entries, Ordering::AcqRel);
         self.quarantine_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 

@@ -317,7 +317,7 @@ impl Store {
 
     /// Inserts the deliveries that wait for it.
     pub(super) fn catch_up(&self) -> Result<(), StoreError> {
-        let _turn = self.inserting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         // One that cannot be inserted stays: no checkpoint may say that it is there.
         loop {
             let next = self.later().front().cloned();
@@ -325,6 +325,11 @@ impl Store {
             self.deliveries.insert(&key, &value)?;
             self.later().pop_front();
         }
+    }
+
+    /// Whose turn it is to insert what is put off.
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.inserting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn later(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<u8>)>> {

@@ -160,9 +160,8 @@ impl Committer {
             committer.write(flush_now)
         });
         kill_point::pass("flushed");
-        // Nobody looks a settlement up: its answer need not wait for the store. A store that fails here changes no answer:
-        // what is in the log is stored, and applied at the next open.
-        if written.is_ok() && self.group.flush != Flush::After {
+        // A store that fails here changes no answer: what is in the log is stored, and applied at the next open.
+        if written.is_ok() {
             drop(self.guarded(Committer::apply));
         }
         let mut group = mem::take(&mut self.group);
@@ -183,9 +182,6 @@ impl Committer {
         }
         kill_point::pass("applied");
         group.answers.into_iter().for_each(Answer::send);
-        if self.shared.health.failure().is_none() {
-            drop(self.guarded(Committer::apply));
-        }
         self.flush_due = match self.shared.options.sync {
             _ if self.writer.behind() == 0 => None,
             SyncMode::Every(interval) => self.flush_due.or(Some(Instant::now() + interval)),
@@ -199,6 +195,11 @@ impl Committer {
         let checkpoint = self.checkpoint_waits.then(|| now + CHECKPOINT_RETRY);
         let roll = self.erased.roll_due.then(|| now + ROLL_RETRY);
         [self.flush_due, checkpoint, roll].into_iter().flatten().min()
+    }
+
+    #[cfg(test)]
+    fn wait_to_roll(&mut self) {
+        self.erased.roll_due = true;
     }
 
     #[cfg(test)]
@@ -286,6 +287,7 @@ impl Committer {
         self.frame.clear();
         self.put_identities()?;
         let (frame, group) = (&mut self.frame, &self.group);
+        let mut added_bytes = 0;
         for lane in group.new_lanes.iter().filter_map(|lane| self.lanes.get(lane)) {
             let key = lane.disk.lane.0.to_be_bytes();
             frame.put(Tree::Lanes, &key, &seal(&key, &(&lane.disk.integration, lane.disk.number)));
@@ -295,8 +297,7 @@ impl Committer {
         }
         for entry in &group.quarantined {
             self.quarantine_newest += 1;
-            let bytes = quarantine::put(frame, QuarantineId(self.quarantine_newest), entry);
-            self.shared.quarantine_grew(bytes);
+            added_bytes += quarantine::put(frame, QuarantineId(self.quarantine_newest), entry);
         }
         if !group.quarantined.is_empty() {
             quarantine::put_newest(frame, QuarantineId(self.quarantine_newest));
@@ -315,18 +316,24 @@ impl Committer {
                 }
             }
         }
-        for (id, bytes) in &group.releases {
+        for (id, _) in &group.releases {
             quarantine::remove(frame, *id);
-            self.shared.quarantine_shrank(*bytes);
         }
         for lane in self.lanes.values_mut().filter(|lane| lane.settled) {
             lane.settle(frame);
         }
+        self.group.quarantined_bytes = added_bytes;
         Ok(chunks)
     }
 
     /// Makes what was committed visible: before the answers.
     fn publish(&mut self, group: &mut Group) {
+        let (added, removed) = (group.quarantined.len() as u64, group.releases.len() as u64);
+        if added + removed > 0 {
+            let removed_bytes = group.releases.iter().map(|(_, bytes)| bytes).sum();
+            self.shared.quarantine_grew(added, group.quarantined_bytes);
+            self.shared.quarantine_shrank(removed, removed_bytes);
+        }
         for (key, identity) in mem::take(&mut group.remembered) {
             self.shared.identities.changed(key, identity);
         }

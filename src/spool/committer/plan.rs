@@ -27,6 +27,8 @@ pub(super) struct Group {
     /// What became of the identities, in the order of the frame.
     pub(super) remembered: Vec<(String, Option<Identity>)>,
     pub(super) quarantined: Vec<Quarantined>,
+    /// Their stored bytes, once they are in the frame.
+    pub(super) quarantined_bytes: u64,
     pub(super) ids: Vec<Once>,
     pub(super) ids_known: HashSet<Once>,
     /// (id, stored bytes)

@@ -206,9 +206,6 @@ fn records(
     }
     let (mut last, mut next, mut before) = (None, applied.segment, None);
     for number in numbers {
-        if before.replace(number) != Some(number - 1) {
-            last = None; // what lay between has gone
-        }
         let path = segment::path(log, number);
         if number > next {
             let what = "is missing, and later segments of the log are there";
@@ -217,6 +214,9 @@ fn records(
         next = next.max(number + 1);
         if number < applied.segment && !noted.contains_key(&number) {
             continue; // its removal was cut short
+        }
+        if before.replace(number) != number.checked_sub(1) {
+            last = None; // what lay between has gone
         }
         if number == applied.segment {
             last = Some(applied.before);
