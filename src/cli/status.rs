@@ -326,7 +326,7 @@ pub(super) mod tests {
             "uk: 8 over four hours old since the start: delivered, but Ometria starts no automation",
             "uk: 6 erased",
             "quarantine: 9 set aside",
-            "erasure: what was erased is sent and shown no more, and stays on the disk",
+            "erasure: what was erased is no longer sent or shown, but stays on the disk",
             "3 refused (spool_full 3), 1,002 connections of users who are not admitted",
             "1,000 dropped (no_mapping 1,000)",
         ] {
