@@ -10,7 +10,7 @@
 //! | longer than [`STEP_DEADLINE`] | fails the spool |
 //!
 //! What tokio keeps for that worker alone, the task that it was to run next, nobody takes over: whoever waits in a worker
-//! lets such a task pass first (`drive`).
+//! lets such a task pass first ([`super::Spool::settle`]).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

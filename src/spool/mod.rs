@@ -161,12 +161,8 @@ impl Spool {
         let prepared = Prepared::default();
         let (failing, following) = (shared.clone(), shared.clone());
         let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
-            let beside = move || {
-                if following.health.failure().is_none() {
-                    // A failure is told to everyone by itself.
-                    drop(following.guarded(|| following.store.catch_up()));
-                }
-            };
+            // A failure is told to everyone by itself.
+            let beside = move || drop(following.guarded(|| following.store.catch_up()));
             let fail = move |error: &_| failing.health.fail(&format!("flush the log: {error}"));
             Ok((keeper, Syncer::start(beside, fail)?))
         });
@@ -310,10 +306,7 @@ impl Spool {
         limit: usize,
     ) -> Result<Vec<Delivery>, ReadError> {
         self.read(move |shared| {
-            let caught_up = match shared.health.failure() {
-                None => shared.guarded(|| shared.store.catch_up()),
-                Some(reason) => Err(AppendError::Failed(reason)),
-            };
+            let caught_up = shared.guarded(|| shared.store.catch_up());
             caught_up.map_err(|error| ReadError::Failed(error.to_string()))?;
             Ok(shared.store.deliveries(lane, from, limit)?)
         })

@@ -17,12 +17,7 @@ impl Spool {
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, ReadError> {
-        let newest = *self.shared.lane(lane).newest.borrow();
-        let limits = (records_max, bytes_max);
-        if from.0 > newest {
-            return Ok(Vec::new());
-        }
-        self.read(move |shared| shared.log.read(lane, from, newest, limits)).await
+        self.reading(lane, from, (records_max, bytes_max), false).await
     }
 
     /// As [`Spool::peek`], but where there is damage what lies before it: the damage is an error once nothing does. The reading
@@ -39,13 +34,23 @@ impl Spool {
         records_max: usize,
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + Sync + use<> {
+        self.reading(lane, from, (records_max, bytes_max), true)
+    }
+
+    fn reading(
+        &self,
+        lane: LaneId,
+        from: Seq,
+        limits: (usize, usize),
+        sound: bool,
+    ) -> impl Future<Output = Result<Vec<Entry>, ReadError>> + Send + Sync + use<> {
         let newest = *self.shared.lane(lane).newest.borrow();
-        let limits = (records_max, bytes_max);
         self.read(move |shared| {
-            if from.0 > newest {
-                return Ok(Vec::new());
+            let mut entries = Vec::new();
+            match shared.log.read(&mut entries, lane, from, newest, limits) {
+                Err(error) if !sound || entries.is_empty() => Err(error),
+                _ => Ok(entries),
             }
-            shared.log.read_sound(lane, from, newest, limits)
         })
     }
 

@@ -259,11 +259,14 @@ impl Shared {
 
     // ── failure ──
 
-    /// Takes a step of the engine's; its failure or panic is the spool's, for good.
+    /// Takes a step of the engine's, unless the spool has failed; its failure or panic is the spool's, for good.
     pub(super) fn guarded(
         &self,
         step: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), AppendError> {
+        if let Some(reason) = self.health.failure() {
+            return Err(AppendError::Failed(reason));
+        }
         let reason = match catch_unwind(AssertUnwindSafe(step)) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.0,

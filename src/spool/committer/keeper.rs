@@ -62,10 +62,8 @@ impl Keeper {
                 match task {
                     Task::Prepare(number, zeros) => prepare(&shared, &prepared, number, zeros),
                     Task::Checkpoint(checkpoint) => {
-                        if shared.health.failure().is_none() {
-                            // A failure is told to everyone by itself.
-                            drop(shared.guarded(|| checkpoint.make(&shared)));
-                        }
+                        // A failure is told to everyone by itself.
+                        drop(shared.guarded(|| checkpoint.make(&shared)));
                         done.store(false, Ordering::Release);
                     }
                 }

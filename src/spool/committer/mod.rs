@@ -143,10 +143,8 @@ impl Committer {
     fn commit_waiting(&mut self, works: Vec<Work>, last: bool) {
         let works = self.with_room(works);
         self.commit(works, last);
-        if self.shared.health.failure().is_none() {
-            // A failure is told to everyone by itself.
-            drop(self.guarded(Committer::keep_up));
-        }
+        // A failure is told to everyone by itself.
+        drop(self.guarded(Committer::keep_up));
     }
 
     /// One group, from requests to answers.
@@ -218,9 +216,7 @@ impl Committer {
 
     /// The last checkpoint: the next open has nothing to apply.
     fn end(&mut self) {
-        if self.shared.health.failure().is_none() {
-            drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
-        }
+        drop(self.guarded(|committer| committer.checkpoint(Vec::new())));
         self.keeper.stop();
         self.ended = true;
     }

@@ -36,35 +36,9 @@ struct Read {
 }
 
 impl Log {
-    /// See [`super::super::Spool::peek`]; `newest` is the newest seq that may be read.
+    /// Reads into `entries` what [`super::super::Spool::peek`] gives; `newest` is the newest seq that may be read. On an error
+    /// they are those before the damage.
     pub(crate) fn read(
-        &self,
-        lane: LaneId,
-        from: Seq,
-        newest: u64,
-        (records_max, bytes_max): (usize, usize),
-    ) -> Result<Vec<Entry>, ReadError> {
-        let mut entries = Vec::new();
-        self.read_into(&mut entries, lane, from, newest, (records_max, bytes_max))?;
-        Ok(entries)
-    }
-
-    /// See [`super::super::Spool::peek_sound`].
-    pub(crate) fn read_sound(
-        &self,
-        lane: LaneId,
-        from: Seq,
-        newest: u64,
-        (records_max, bytes_max): (usize, usize),
-    ) -> Result<Vec<Entry>, ReadError> {
-        let mut entries = Vec::new();
-        match self.read_into(&mut entries, lane, from, newest, (records_max, bytes_max)) {
-            Err(error) if entries.is_empty() => Err(error),
-            _ => Ok(entries),
-        }
-    }
-
-    fn read_into(
         &self,
         entries: &mut Vec<Entry>,
         lane: LaneId,
