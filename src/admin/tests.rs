@@ -21,7 +21,7 @@ use crate::clock::UnixMillis;
 use crate::forward::{Report, RetryPolicy, Settings, SharedPace, State, Way};
 use crate::ingest::{Counters, Intake, Integration};
 use crate::mapping::{Preset, Rules};
-use crate::spool::model_tests::damage;
+use crate::spool::model_tests::{damage, record};
 use crate::spool::{
     Append, Content, Drive, Item, LaneId, Options, Origin, PersonKeys, QuarantineId, Quarantined,
     Seq, Spool, SyncMode,
@@ -237,6 +237,22 @@ async fn a_queue_that_nobody_delivers_can_be_dropped() {
     host.stop().await;
 }
 
+/// Goal: of a damaged queue goes what can be read, and the damage is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_queue_is_dropped_up_to_the_damage() {
+    let host = Host::start().await;
+    let old = host.spool.lane("old", 0).await.unwrap();
+    for n in 1..=3 {
+        let items = vec![record(old, "t", format!("record-{n}").as_bytes())];
+        host.spool.append(Append { items, ..Append::default() }).await.unwrap();
+    }
+    damage(&host.folder.path().join("spool/log/0000000001.log"), "record-3");
+    let (status, body) = host.ask(Method::POST, "/v1/integrations/old/drop-queue", "").await;
+    assert!(status == 500 && body.contains("damaged at lane"), "{status} {body}");
+    assert_eq!(host.spool.cursor(old), Seq(3));
+    host.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_is_passed_on_and_its_refusal_told() {
     let host = Host::start().await;
@@ -419,15 +435,8 @@ async fn further_operators_wait_and_are_served_then() {
 async fn damage_is_told_by_the_debugger() {
     let host = Host::start().await;
     for n in 1..=3 {
-        let content = Content::Record {
-            lane: host.lane,
-            record_type: "custom_event".into(),
-            record: Bytes::from(format!(r#"{{"id":"record-{n}"}}"#)),
-            person: PersonKeys::default(),
-            first_seen: None,
-            event: None,
-        };
-        let items = vec![Item { once: None, content }];
+        let items =
+            vec![record(host.lane, "custom_event", format!(r#"{{"id":"record-{n}"}}"#).as_bytes())];
         host.spool.append(Append { items, ..Append::default() }).await.unwrap();
     }
     let (status, body) = host.ask(Method::POST, "/v1/events", "{}").await;
