@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::drafted::{Drafted, Planned, Told};
 use super::intake::Fed;
 use super::tally::Ending;
 use crate::clock::UnixMillis;
@@ -41,33 +41,24 @@ pub(super) struct Draft<'a> {
     /// thread, to which memory is costly to hand over.
     records: Vec<u8>,
     lengths: Vec<usize>,
-    /// For each event: its items in the append, or how it ended without any.
-    pub(super) events: Vec<Planned>,
+    /// See [`Told`].
+    events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
     identities: BTreeMap<IdentityKey<'a>, Option<Bytes>>,
-    pub(super) integrations: &'a [Fed],
+    integrations: &'a [Fed],
     /// The categories of consent that some integration asks for.
     asked: BTreeSet<&'a str>,
     /// The one `@type` of all records that are made here.
     record_type: Arc<str>,
     /// For each integration: how the events that were mapped for it ended.
-    pub(super) endings: Vec<Vec<Ending>>,
+    endings: Vec<Vec<Ending>>,
     received: UnixMillis,
-    /// Items whose `event_type` Ometria cuts, each with the name of its integration.
-    pub(super) truncated: Vec<(usize, String)>,
+    /// See [`Told`].
+    truncated: Vec<(usize, String)>,
     /// Bytes of events that may still be kept beside their records; 0 where none are.
     kept_bytes_left: usize,
     /// Bytes of the events that are set aside.
     pub(super) aside_bytes: usize,
-}
-
-pub(super) enum Planned {
-    /// The range of its items in the append, and whether they are quarantine entries.
-    Items { first: usize, count: usize, quarantined: Option<(String, String)> },
-    /// Accepted without a record: an identify.
-    Applied,
-    /// Dropped with this reason.
-    Dropped(&'static str),
 }
 
 impl<'a> Draft<'a> {
@@ -265,18 +256,21 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The append as it is to be committed.
-    pub(super) fn finish(&mut self) -> Append {
-        let mut append = mem::take(&mut self.append);
-        let mut records = Bytes::from(mem::take(&mut self.records));
+    /// What it has come to.
+    pub(super) fn finish(self) -> Drafted {
+        let mut append = self.append;
+        let mut records = Bytes::from(self.records);
         let drafted = append.items.iter_mut().filter_map(|item| match &mut item.content {
             Content::Record { record, .. } => Some(record),
             Content::Quarantine(_) | Content::Nothing => None,
         });
-        for (record, length) in drafted.zip(self.lengths.drain(..)) {
+        for (record, length) in drafted.zip(self.lengths) {
             *record = records.split_to(length);
         }
-        append
+        let tallies = self.integrations.iter().map(|integration| integration.tally.clone());
+        let endings = tallies.zip(self.endings).collect();
+        let told = Told { events: self.events, endings, truncated: self.truncated };
+        Drafted { append, told }
     }
 }
 

@@ -1,14 +1,15 @@
-//! One body: events → records → one append → the answer.
+//! One body: events → records → one append; then the append → the answer.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::answer::{Fate, Outcome, Refusal, Taken};
-use super::draft::{Draft, Planned, identity_keys};
+use super::answer::{Refusal, Taken};
+use super::draft::{Draft, identity_keys};
+use super::drafted::{Drafted, Planned, Told};
 use super::push;
-use super::tally::{Tallied, Tallies, Tally};
+use super::tally::{Ending, Tallied, Tallies, Tally};
 use crate::clock::UnixMillis;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
@@ -138,16 +139,16 @@ impl Intake {
         self.fed().map(drop)
     }
 
-    /// Takes a body that is one event of `kind`. All of it is durable when this returns (Promise 1).
+    /// Reads a body that is one event of `kind`.
     ///
     /// # Errors
-    /// A refusal: nothing was stored.
+    /// A refusal: nothing of it may be stored.
     pub async fn single(
         &self,
         kind: Kind,
         body: &[u8],
         received: UnixMillis,
-    ) -> Result<Taken, Refusal> {
+    ) -> Result<Drafted, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
         let event = event::single(&body, kind, received)?;
         let integrations = self.fed()?;
@@ -159,14 +160,14 @@ impl Intake {
                 detail,
             ));
         }
-        self.commit(draft).await
+        Ok(draft.finish())
     }
 
-    /// Takes a body of many events. Each invalid one goes to the quarantine and costs the others nothing.
+    /// Reads a body of many events. Each invalid one goes to the quarantine and costs the others nothing.
     ///
     /// # Errors
-    /// A refusal: nothing was stored.
-    pub async fn batch(&self, body: &[u8], received: UnixMillis) -> Result<Taken, Refusal> {
+    /// A refusal: nothing of it may be stored.
+    pub async fn batch(&self, body: &[u8], received: UnixMillis) -> Result<Drafted, Refusal> {
         let body = repair(body, DEPTH_MAX)?;
         let mut batch = event::batch(&body, received)?;
         if batch.len() > BATCH_EVENTS_MAX {
@@ -192,15 +193,15 @@ impl Intake {
                 return Err(Refusal::new("too_large", message));
             }
         }
-        self.commit(draft).await
+        Ok(draft.finish())
     }
 
-    /// Takes records that are ready to be delivered, for one integration or for all, and returns how many. No repeat is
-    /// looked for: an order is sent again under its id whenever it changes, and upstream merges what comes twice.
+    /// Reads records that are ready to be delivered, for one integration or for all. No repeat is looked for: an order is sent
+    /// again under its id whenever it changes, and upstream merges what comes twice.
     ///
     /// # Errors
-    /// A refusal: nothing was stored.
-    pub async fn push(&self, body: &[u8], integration: Option<&str>) -> Result<usize, Refusal> {
+    /// A refusal: nothing of it may be stored.
+    pub fn push(&self, body: &[u8], integration: Option<&str>) -> Result<Drafted, Refusal> {
         let push = push::read(body)?;
         let integrations = self.fed()?;
         let asked = |known: &&Fed| integration.is_none_or(|name| known.name == name);
@@ -214,7 +215,10 @@ impl Intake {
         }
         let record_type: Arc<str> = push.record_type.into();
         let mut append = Append::default();
+        let mut events = Vec::with_capacity(push.records.len());
         for record in &push.records {
+            let (first, count) = (append.items.len(), asked.len());
+            events.push(Planned::Items { first, count, quarantined: None });
             append.items.extend(asked.iter().map(|integration| {
                 let email = record.email.as_deref();
                 let lane = integration.lane(Person { email, ..Person::default() });
@@ -235,11 +239,30 @@ impl Intake {
                 }
             }));
         }
-        self.spool.append(append).await?;
-        for integration in asked {
-            integration.tally.pushed(push.records.len());
+        let ending = |place: usize| (place..append.items.len()).step_by(asked.len());
+        let endings = asked.iter().enumerate().map(|(place, integration)| {
+            (integration.tally.clone(), ending(place).map(Ending::Item).collect())
+        });
+        let told = Told { events, endings: endings.collect(), truncated: Vec::new() };
+        Ok(Drafted { append, told })
+    }
+
+    /// Stores what was drafted, and says what became of each event. All of it is durable when this returns (Promise 1).
+    ///
+    /// # Errors
+    /// A refusal: nothing was stored.
+    pub fn commit(&self, drafted: Drafted) -> impl Future<Output = Result<Taken, Refusal>> + Send {
+        let Drafted { append, told } = drafted;
+        let nothing =
+            append.items.is_empty() && append.identities.is_empty() && append.consents.is_empty();
+        let appended = (!nothing).then(|| self.spool.append(append));
+        async move {
+            let duplicates = match appended {
+                Some(appended) => appended.await?.duplicates,
+                None => Vec::new(),
+            };
+            Ok(told.taken(&duplicates))
         }
-        Ok(push.records.len())
     }
 
     /// Takes an event of the quarantine, where it is since `received`, in again, for one integration or for all, and removes
@@ -282,12 +305,12 @@ impl Intake {
         if let Some((_, detail)) = draft.add(event, &|| item.body()) {
             return Err(invalid(detail));
         }
-        if let Some(Planned::Dropped(reason)) = draft.events.first() {
+        let Drafted { mut append, told } = draft.finish();
+        if let Some(Planned::Dropped(reason)) = told.events.first() {
             return Err(invalid(format!(
                 "it would be dropped ({reason}): drop it, or change the mapping"
             )));
         }
-        let mut append = draft.finish();
         for item in &mut append.items {
             item.once = None; // asked for by an operator
             if let Content::Record { first_seen, .. } = &mut item.content {
@@ -315,46 +338,6 @@ impl Intake {
         let identities = keys.into_iter().zip(traits).collect();
         let draft = Draft::new(integrations, identities, received, size);
         Ok(if self.spool.keeps_events() { draft.keeping_events(size.1) } else { draft })
-    }
-
-    /// Appends the draft and says what became of each event.
-    async fn commit(&self, mut draft: Draft<'_>) -> Result<Taken, Refusal> {
-        let append = draft.finish();
-        let Draft { events, truncated, endings, integrations, .. } = draft;
-        let nothing =
-            append.items.is_empty() && append.identities.is_empty() && append.consents.is_empty();
-        let duplicates =
-            if nothing { Vec::new() } else { self.spool.append(append).await?.duplicates };
-        for (fed, endings) in integrations.iter().zip(endings) {
-            fed.tally.count(&endings, &duplicates);
-        }
-        let mut taken = Taken::new();
-        let stored =
-            truncated.into_iter().filter(|(item, _)| duplicates.binary_search(item).is_err());
-        taken.truncated = stored.map(|(_, integration)| integration).collect();
-        for (index, planned) in events.into_iter().enumerate() {
-            let outcome = match planned {
-                Planned::Applied => None,
-                Planned::Dropped(reason) => Some((Fate::Dropped, reason.to_owned(), None)),
-                Planned::Items { first, count, quarantined } => {
-                    let known = |item: &usize| duplicates.binary_search(item).is_ok();
-                    match quarantined {
-                        _ if (first..first + count).all(|item| known(&item)) => {
-                            Some((Fate::Duplicate, "seen_before".to_owned(), None))
-                        }
-                        Some((reason, message)) => Some((Fate::Quarantined, reason, Some(message))),
-                        None => None,
-                    }
-                }
-            };
-            match outcome {
-                None => taken.accept(),
-                Some((outcome, reason, message)) => {
-                    taken.add(Outcome { index, outcome, reason, message });
-                }
-            }
-        }
-        Ok(taken)
     }
 }
 
@@ -398,16 +381,18 @@ mod tests {
     #[tokio::test]
     async fn a_context_is_not_set_aside_over_and_over() {
         let directory = tempfile::tempdir().unwrap();
-        let (spool, _, intake) = intake(directory.path()).await;
+        let (spool, _, intake) = &intake(directory.path()).await;
         let batch = |invalid: usize| {
             let pad = "x".repeat(100_000);
             let events = vec![r#"{"type":"x"}"#; invalid].join(",");
             format!(r#"{{"context":{{"pad":"{pad}"}},"batch":[{events},{{"type":"y"}}]}}"#)
         };
-        let refused = intake.batch(batch(400).as_bytes(), UnixMillis(0)).await.unwrap_err();
+        let drafted =
+            |invalid| async move { intake.batch(batch(invalid).as_bytes(), UnixMillis(0)).await };
+        let refused = drafted(400).await.unwrap_err();
         assert_eq!((refused.code, spool.quarantine_count()), ("too_large", 0));
         // The same event again is a repeat.
-        let taken = intake.batch(batch(100).as_bytes(), UnixMillis(0)).await.unwrap();
+        let taken = intake.commit(drafted(100).await.unwrap()).await.unwrap();
         assert_eq!((taken.quarantined, taken.duplicate, spool.quarantine_count()), (2, 99, 2));
         spool.close().await;
     }
@@ -418,7 +403,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (spool, lane, intake) = intake(directory.path()).await;
         let (now, id) = (UnixMillis(0), QuarantineId(1));
-        let taken = intake.batch(br#"[{"type":"track"}]"#, now).await.unwrap();
+        let drafted = intake.batch(br#"[{"type":"track"}]"#, now).await.unwrap();
+        let taken = intake.commit(drafted).await.unwrap();
         assert_eq!((taken.quarantined, spool.quarantine_count()), (1, 1));
         for (body, why) in [
             (&br#"{"type":"track"}"#[..], "event is missing"),

@@ -16,6 +16,7 @@
 mod answer;
 mod counters;
 mod draft;
+mod drafted;
 mod encoding;
 mod intake;
 mod producers;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use self::answer::{Fate, Outcome, Refusal, Taken};
 pub use self::counters::{Counters, Counts};
+pub use self::drafted::Drafted;
 pub use self::intake::{Intake, Integration, ReplayError};
 pub use self::producers::Producers;
 pub(crate) use self::push::read as read_push;

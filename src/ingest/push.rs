@@ -39,8 +39,8 @@ pub(crate) struct Accepted {
     pub(crate) status: &'static str,
     pub(crate) request_id: String,
     #[expect(clippy::struct_field_names, reason = "the name is Ometria's")]
-    pub(crate) accepted: usize,
-    pub(crate) rejected: usize,
+    pub(crate) accepted: u64,
+    pub(crate) rejected: u64,
 }
 
 /// What is read of a record; the rest is not looked at.

@@ -10,12 +10,14 @@ use hyper::header::{
     ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use hyper::{Request, Response, StatusCode};
+use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Limits;
 use super::answer::{Refusal, Taken};
 use super::counters::Counters;
+use super::drafted::Drafted;
 use super::encoding::{Encoding, too_large};
 use super::intake::Intake;
 use super::producers::Producers;
@@ -176,81 +178,42 @@ impl Service {
         request: Request<Incoming>,
         keys: Option<&WriteKeys>,
     ) -> Response<Full<Bytes>> {
-        match self.take(request, keys).await {
-            Ok(response) => response,
-            Err((refusal, allow)) => {
-                self.counters.refused(&refusal);
-                refused(&refusal, allow)
-            }
-        }
-    }
-
-    async fn take(
-        &self,
-        request: Request<Incoming>,
-        keys: Option<&WriteKeys>,
-    ) -> Result<Response<Full<Bytes>>, (Refusal, Option<&'static str>)> {
-        let stranger = stranger(request.headers(), keys);
-        if let Some(refusal) = stranger {
-            self.discard(request.into_body()).await;
-            return Err((refusal, None));
-        }
-        let route = routes::find(request.method(), request.uri().path());
-        let refusal = match route {
-            Route::Health => return Ok(self.health()),
-            Route::NotFound => {
-                let message =
-                    "no such path: POST events to /v1/track, /v1/page, /v1/identify or /v1/batch";
-                Some((Refusal::new("not_found", message), None))
-            }
-            Route::MethodNotAllowed(allow) => Some((
-                Refusal::new("method_not_allowed", format!("this path takes {allow}")),
-                Some(allow),
-            )),
-            Route::Single(_) | Route::Batch | Route::Push => {
-                Service::refused_unread(request.headers()).map(|refusal| (refusal, None))
+        let asked = Asked::of(&request, keys);
+        let body = request.into_body();
+        let answer = match asked {
+            Ok(Asked { route: Route::Health, .. }) => Ok(self.health()),
+            Ok(asked) => self.take(asked, body).await.map_err(Refused::from),
+            Err(refused) => {
+                self.discard(body).await;
+                Err(refused)
             }
         };
-        if let Some(refusal) = refusal {
-            self.discard(request.into_body()).await;
-            return Err(refusal);
-        }
-        let plain = |refusal: Refusal| (refusal, None);
-        let asked = if route == Route::Push { request.uri().query() } else { None };
-        let mut pairs = asked.unwrap_or_default().split('&');
-        let integration = pairs.find_map(|pair| pair.strip_prefix("integration="));
-        let integration = integration.map(str::to_owned);
-        let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        let encoding = Encoding::of(encoding).map_err(plain)?;
-        let (_held, body) = self.body(request, encoding).await.map_err(plain)?;
-        let body = encoding.decode(&body, self.limits.request_bytes_max).map_err(plain)?;
-        let taken = match route {
+        answer.unwrap_or_else(|Refused { refusal, allow }| {
+            self.counters.refused(&refusal);
+            refused(&refusal, allow)
+        })
+    }
+
+    /// Stores what a request brings.
+    async fn take(&self, asked: Asked, body: Incoming) -> Result<Response<Full<Bytes>>, Refusal> {
+        let (_held, body) = self.body(body, asked.encoding).await?;
+        let drafted = self.draft(&asked, body).await?;
+        let taken = self.intake.commit(drafted).await?;
+        self.counters.took(&taken);
+        Ok(match asked.route {
+            Route::Push => pushed(&taken),
+            _ => json(StatusCode::OK, encoded(&taken)),
+        })
+    }
+
+    /// Reads `body`, and lets go of it: what is stored is waited for without it.
+    async fn draft(&self, asked: &Asked, body: Bytes) -> Result<Drafted, Refusal> {
+        let body = asked.encoding.decode(&body, self.limits.request_bytes_max)?;
+        match asked.route {
             Route::Single(kind) => self.intake.single(kind, &body, clock::now()).await,
-            Route::Push => {
-                let pushed = self.intake.push(&body, integration.as_deref()).await;
-                return Ok(self.pushed(pushed.map_err(plain)?));
-            }
+            Route::Push => self.intake.push(&body, asked.integration.as_deref()),
             _ => self.intake.batch(&body, clock::now()).await,
-        };
-        let taken = taken.map_err(plain)?;
-        self.counters.took(&taken);
-        Ok(json(StatusCode::OK, serde_json::to_vec(&taken).expect("counts and text always encode")))
-    }
-
-    /// What Ometria's endpoint answers to a push of so many records.
-    fn pushed(&self, accepted: usize) -> Response<Full<Bytes>> {
-        let mut taken = Taken::new();
-        taken.accepted = accepted as u64;
-        self.counters.took(&taken);
-        let request_id = Uuid::now_v7().to_string();
-        let answer = Accepted { status: "OK", request_id, accepted, rejected: 0 };
-        let body = serde_json::to_vec(&answer).expect("counts and text always encode");
-        json(StatusCode::ACCEPTED, body)
-    }
-
-    /// Why a request is refused whatever its body holds. A shutdown is no reason: the spool closes after the sockets.
-    fn refused_unread(headers: &HeaderMap) -> Option<Refusal> {
-        Encoding::of(headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes)).err()
+        }
     }
 
     /// Reads a refused body to its end and keeps nothing of it, so that the producer sees the answer and can go on with
@@ -276,11 +239,11 @@ impl Service {
     /// Reads the body within its limits; the permit is its share of the memory for bodies.
     async fn body(
         &self,
-        request: Request<Incoming>,
+        body: Incoming,
         encoding: Encoding,
     ) -> Result<(SemaphorePermit<'_>, Bytes), Refusal> {
         let max = self.limits.request_bytes_max;
-        let hint = request.body().size_hint();
+        let hint = body.size_hint();
         if hint.lower() > max as u64 {
             return Err(too_large(max));
         }
@@ -288,7 +251,7 @@ impl Service {
         let bytes = if encoding == Encoding::Gzip { bytes + max } else { bytes };
         let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX);
         let held = self.bodies.acquire_many(units).await.expect("the semaphore is never closed");
-        let read = Limited::new(request.into_body(), max).collect();
+        let read = Limited::new(body, max).collect();
         match tokio::time::timeout(self.limits.read_timeout, read).await {
             Ok(Ok(body)) => Ok((held, body.to_bytes())),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(max)),
@@ -303,6 +266,58 @@ impl Service {
                 ))
             }
         }
+    }
+}
+
+/// What a request asks for. A shutdown is no reason to refuse it: the spool closes after the sockets.
+struct Asked {
+    route: Route,
+    encoding: Encoding,
+    /// The one integration that records are pushed for.
+    integration: Option<String>,
+}
+
+/// Why a request is refused whatever its body holds.
+struct Refused {
+    refusal: Refusal,
+    /// The method to use instead.
+    allow: Option<&'static str>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused { refusal, allow: None }
+    }
+}
+
+impl Asked {
+    fn of<B>(request: &Request<B>, keys: Option<&WriteKeys>) -> Result<Asked, Refused> {
+        if let Some(refusal) = stranger(request.headers(), keys) {
+            return Err(refusal.into());
+        }
+        let route = routes::find(request.method(), request.uri().path());
+        match route {
+            Route::NotFound => {
+                let message =
+                    "no such path: POST events to /v1/track, /v1/page, /v1/identify or /v1/batch";
+                return Err(Refusal::new("not_found", message).into());
+            }
+            Route::MethodNotAllowed(method) => {
+                let message = format!("this path takes {method}");
+                let refusal = Refusal::new("method_not_allowed", message);
+                return Err(Refused { refusal, allow: Some(method) });
+            }
+            Route::Health => {
+                return Ok(Asked { route, encoding: Encoding::Identity, integration: None });
+            }
+            Route::Single(_) | Route::Batch | Route::Push => {}
+        }
+        let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+        let asked = if route == Route::Push { request.uri().query() } else { None };
+        let mut pairs = asked.unwrap_or_default().split('&');
+        let integration = pairs.find_map(|pair| pair.strip_prefix("integration="));
+        let integration = integration.map(str::to_owned);
+        Ok(Asked { route, encoding: Encoding::of(encoding)?, integration })
     }
 }
 
@@ -326,6 +341,20 @@ fn stranger(headers: &HeaderMap, keys: Option<&WriteKeys>) -> Option<Refusal> {
     }
     let message = "a write key of `ingest.write_keys` must be shown: as the user of Authorization: Basic, as Authorization: Bearer, or as X-Ometria-Auth";
     Some(Refusal::new("unauthorized", message))
+}
+
+/// What Ometria's endpoint answers to a push.
+fn pushed(taken: &Taken) -> Response<Full<Bytes>> {
+    let request_id = Uuid::now_v7().to_string();
+    let accepted = taken.accepted;
+    json(
+        StatusCode::ACCEPTED,
+        encoded(&Accepted { status: "OK", request_id, accepted, rejected: 0 }),
+    )
+}
+
+fn encoded(answer: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("counts and text always encode")
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {

@@ -57,11 +57,6 @@ impl Tally {
         }
     }
 
-    /// Counts records that were handed in ready.
-    pub(super) fn pushed(&self, records: usize) {
-        self.lock().accepted += records as u64;
-    }
-
     fn lock(&self) -> MutexGuard<'_, Tallied> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +95,7 @@ mod tests {
         endings.extend(DropReason::ALL.map(Ending::Dropped));
         endings.push(Ending::Dropped(DropReason::Disabled));
         tally.count(&endings, &[1, 3]);
-        tallies.of("uk").pushed(100);
+        tallies.of("uk").count(&[Ending::Item(0); 100], &[]);
         tallies.of("de");
         let read = tallies.read();
         let uk = Tallied { accepted: 102, duplicate: 2, quarantined: 1, dropped: [1, 2, 1] };

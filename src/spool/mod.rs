@@ -206,12 +206,17 @@ impl Spool {
     /// # Errors
     /// See [`AppendError`].
     /// # Cancel safety
-    /// Dropping the future may leave the append stored without a receipt: the producer re-sends.
+    /// It is handed over before the future is polled. Dropping that leaves the append stored without a receipt: the producer
+    /// re-sends.
     /// # Panics
     /// When a record is larger than [`RECORD_BYTES_MAX`], its event than [`EVENT_BYTES_MAX`], or its lane unknown: the
     /// caller's bug.
-    pub async fn append(&self, append: Append) -> Result<Receipt, AppendError> {
-        self.ask(|to| Work::Append(append, to)).await.map(|appended| appended.receipt)
+    pub fn append(
+        &self,
+        append: Append,
+    ) -> impl Future<Output = Result<Receipt, AppendError>> + Send {
+        let asked = self.ask(|to| Work::Append(append, to));
+        async move { asked.await.map(|appended| appended.receipt) }
     }
 
     /// Moves the cursor of a lane past `settlement.records`. A kill does not undo it; a power cut may, unless it has copies.
@@ -239,23 +244,32 @@ impl Spool {
         self.ask(Work::Probe).await
     }
 
-    async fn ask<T>(
+    /// Hands work over at once, and waits for its answer: what waits holds nothing of the work.
+    fn ask<T: Send>(
         &self,
         work: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Work,
-    ) -> Result<T, AppendError> {
+    ) -> impl Future<Output = Result<T, AppendError>> + Send {
         let (to, answer) = oneshot::channel();
-        self.hand_over(work(to)).await?;
-        self.answered(answer).await
+        let handed = self.hand_over(work(to));
+        async move {
+            handed.await?;
+            self.answered(answer).await
+        }
     }
 
-    async fn hand_over(&self, work: Work) -> Result<(), AppendError> {
-        match self.work.try_send(work) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Closed(_)) => Err(self.closed()),
+    fn hand_over(&self, work: Work) -> impl Future<Output = Result<(), AppendError>> + Send {
+        let (closed, waits) = match self.work.try_send(work) {
+            Ok(()) => (false, None),
+            Err(TrySendError::Closed(_)) => (true, None),
             // In a box: futures that hold it for a case that is rare would all be larger.
-            Err(TrySendError::Full(work)) => {
-                Box::pin(self.work.send(work)).await.map_err(|_| self.closed())
-            }
+            Err(TrySendError::Full(work)) => (false, Some(Box::pin(self.work.send(work)))),
+        };
+        async move {
+            let closed = match waits {
+                Some(sent) => sent.await.is_err(),
+                None => closed,
+            };
+            if closed { Err(self.closed()) } else { Ok(()) }
         }
     }
 
