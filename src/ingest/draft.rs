@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,7 +44,7 @@ pub(super) struct Draft<'a> {
     /// See [`Told`].
     events: Vec<Planned>,
     /// What is stored of those whom the events are about, and what they have changed so far.
-    identities: BTreeMap<IdentityKey<'a>, Option<Bytes>>,
+    identities: Identities<'a>,
     integrations: &'a [Fed],
     /// The categories of consent that some integration asks for.
     asked: BTreeSet<&'a str>,
@@ -65,7 +65,7 @@ impl<'a> Draft<'a> {
     /// An empty draft of about `events` events in `bytes` bytes, whose people are known by `identities`.
     pub(super) fn new(
         integrations: &'a [Fed],
-        identities: BTreeMap<IdentityKey<'a>, Option<Bytes>>,
+        identities: Identities<'a>,
         received: UnixMillis,
         (events, bytes): (usize, usize),
     ) -> Draft<'a> {
@@ -137,7 +137,7 @@ impl<'a> Draft<'a> {
         event: &Event<'_>,
         body: &dyn Fn() -> Cow<'a, str>,
     ) -> Option<(String, String)> {
-        let identity = stored(&self.identities, event);
+        let identity = self.identities.about(event);
         let first = self.append.items.len();
         let (mut dropped, mut refused) = ("no_mapping", Vec::new());
         let (fresh, mut kept) = (OnceCell::new(), None);
@@ -214,16 +214,18 @@ impl<'a> Draft<'a> {
         let changes = mapping::identity_change(event);
         let mut merged = Vec::with_capacity(changes.len());
         for (key, traits) in &changes {
-            let old = self.identities.get(key).cloned().flatten();
+            let old = self.identities.get(*key).cloned();
             let new = merge(old.as_deref(), traits);
             if new.len() > RECORD_BYTES_MAX {
                 let detail =
                     format!("the traits of this person would take over {RECORD_BYTES_MAX} bytes");
                 return Some(("too_large".to_owned(), detail));
             }
-            merged.push((*key, Some(Bytes::from(new))));
+            merged.push((*key, Bytes::from(new)));
         }
-        self.identities.extend(merged);
+        for (key, traits) in merged {
+            self.identities.set(key, traits);
+        }
         self.append
             .identities
             .extend(changes.into_iter().map(|(key, traits)| (key.stored(), Bytes::from(traits))));
@@ -237,7 +239,7 @@ impl<'a> Draft<'a> {
         if stated.is_empty() {
             return;
         }
-        let email = mapping::email(event, &stored(&self.identities, event));
+        let email = mapping::email(event, &self.identities.about(event));
         let mut item = (first < self.append.items.len()).then_some(first);
         if item.is_none()
             && let Some(id) = event.message_id.as_deref()
@@ -274,14 +276,52 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What is stored of those whom an event is about.
-fn stored<'i>(
-    identities: &'i BTreeMap<IdentityKey<'i>, Option<Bytes>>,
-    event: &'i Event<'_>,
-) -> Identity<'i> {
-    let (user, anonymous) = mapping::identity_keys(event);
-    let stored = |key: Option<IdentityKey<'i>>| identities.get(&key?)?.as_deref();
-    Identity { user: stored(user), anonymous: stored(anonymous) }
+/// What is stored of those whom the events of a request are about, in the order of their keys.
+pub(super) struct Identities<'a>(Vec<(IdentityKey<'a>, Option<Bytes>)>);
+
+impl<'a> Identities<'a> {
+    /// Those whom `events` are about, of whom nothing is known yet.
+    pub(super) fn of<'e: 'a>(events: impl IntoIterator<Item = &'a Event<'e>>) -> Identities<'a> {
+        let keys = events.into_iter().flat_map(|event| {
+            let (user, anonymous) = mapping::identity_keys(event);
+            user.into_iter().chain(anonymous)
+        });
+        let mut keys: Vec<_> = keys.map(|key| (key, None)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        keys.dedup_by_key(|(key, _)| *key);
+        Identities(keys)
+    }
+
+    /// The keys that they are stored under.
+    pub(super) fn stored_keys(&self) -> Vec<String> {
+        self.0.iter().map(|(key, _)| key.stored()).collect()
+    }
+
+    /// The same, of whom all is known: `traits`, in the order of the keys.
+    pub(super) fn with(mut self, traits: Vec<Option<Bytes>>) -> Identities<'a> {
+        self.0.iter_mut().zip(traits).for_each(|((_, known), traits)| *known = traits);
+        self
+    }
+
+    fn get(&self, key: IdentityKey<'_>) -> Option<&Bytes> {
+        let at = self.0.binary_search_by(|(known, _)| known.cmp(&key)).ok()?;
+        self.0.get(at)?.1.as_ref()
+    }
+
+    fn set(&mut self, key: IdentityKey<'_>, traits: Bytes) {
+        let at = self.0.binary_search_by(|(known, _)| known.cmp(&key));
+        let at = at.expect("the keys of all events are there");
+        if let Some((_, known)) = self.0.get_mut(at) {
+            *known = Some(traits);
+        }
+    }
+
+    /// What is stored of those whom one event is about.
+    fn about(&self, event: &Event<'_>) -> Identity<'_> {
+        let (user, anonymous) = mapping::identity_keys(event);
+        let traits = |key: Option<IdentityKey<'_>>| self.get(key?).map(|traits| &traits[..]);
+        Identity { user: traits(user), anonymous: traits(anonymous) }
+    }
 }
 
 /// The text of an event, to be kept beside each of its records, as long as there are bytes `left` for it.
@@ -320,16 +360,4 @@ fn quarantine(
 
 fn person_of<'p>(event: &'p Event<'_>, email: Option<&'p str>) -> Person<'p> {
     Person { email, user: event.user_id.as_deref(), anonymous: event.anonymous_id.as_deref() }
-}
-
-/// All identities that `events` ask for.
-pub(super) fn identity_keys<'e, 'a: 'e>(
-    events: impl IntoIterator<Item = &'e Event<'a>>,
-) -> BTreeSet<IdentityKey<'e>> {
-    let mut keys = BTreeSet::new();
-    for event in events {
-        let (user, anonymous) = mapping::identity_keys(event);
-        keys.extend(user.into_iter().chain(anonymous));
-    }
-    keys
 }

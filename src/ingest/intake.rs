@@ -1,19 +1,19 @@
 //! One body: events → records → one append; then the append → the answer.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::answer::{Refusal, Taken};
-use super::draft::{Draft, identity_keys};
+use super::draft::{Draft, Identities};
 use super::drafted::{Drafted, Planned, Told};
 use super::push;
 use super::tally::{Ending, Tallied, Tallies, Tally};
 use crate::clock::UnixMillis;
 use crate::event::{self, BatchItem, BodyError, DEPTH_MAX, Kind, repair};
 use crate::mapping::person::{self, Person};
-use crate::mapping::{self, IdentityKey, Rules};
+use crate::mapping::{self, Rules};
 use crate::spool::{
     Append, AppendError, Content, Item, LaneId, PersonKey, PersonKeys, QuarantineId,
     RECORD_BYTES_MAX, Spool,
@@ -153,7 +153,7 @@ impl Intake {
         let event = event::single(&body, kind, received)?;
         let integrations = self.fed()?;
         let size = (1, body.len());
-        let mut draft = self.draft(&integrations, identity_keys([&event]), received, size).await?;
+        let mut draft = self.draft(&integrations, Identities::of([&event]), received, size).await?;
         if let Some((reason, detail)) = draft.add(&event, &|| Cow::Borrowed(&*body)) {
             return Err(Refusal::new(
                 if reason == "too_large" { "too_large" } else { "invalid_event" },
@@ -180,9 +180,9 @@ impl Intake {
         let items: Vec<BatchItem<'_>> = batch.take();
         let valid = items.iter().filter_map(|item| item.event.as_ref().ok());
         let integrations = self.fed()?;
-        let keys = identity_keys(valid);
+        let people = Identities::of(valid);
         let size = (items.len(), body.len());
-        let mut draft = self.draft(&integrations, keys, received, size).await?;
+        let mut draft = self.draft(&integrations, people, received, size).await?;
         let aside_max = ASIDE_BYTES_MAX + body.len().saturating_mul(integrations.len());
         for item in &items {
             draft.add_item(item);
@@ -300,7 +300,7 @@ impl Intake {
             return Err(invalid(format!("integration {name:?} is not configured")));
         };
         let size = (1, body.len());
-        let drafted = self.draft(integrations, identity_keys([event]), received, size).await;
+        let drafted = self.draft(integrations, Identities::of([event]), received, size).await;
         let mut draft = drafted.map_err(|refusal| invalid(refusal.message))?;
         if let Some((_, detail)) = draft.add(event, &|| item.body()) {
             return Err(invalid(detail));
@@ -324,19 +324,17 @@ impl Intake {
         Ok(())
     }
 
-    /// An empty draft of about so many events and bytes, which knows the identities of `keys`.
+    /// An empty draft of about so many events and bytes, for which what is stored of `people` is looked up.
     async fn draft<'a>(
         &self,
         integrations: &'a [Fed],
-        keys: BTreeSet<IdentityKey<'a>>,
+        people: Identities<'a>,
         received: UnixMillis,
         size: (usize, usize),
     ) -> Result<Draft<'a>, Refusal> {
-        let stored = keys.iter().map(|key| key.stored()).collect::<Vec<_>>();
-        let traits =
-            if stored.is_empty() { Vec::new() } else { self.spool.identities(stored).await? };
-        let identities = keys.into_iter().zip(traits).collect();
-        let draft = Draft::new(integrations, identities, received, size);
+        let keys = people.stored_keys();
+        let traits = if keys.is_empty() { Vec::new() } else { self.spool.identities(keys).await? };
+        let draft = Draft::new(integrations, people.with(traits), received, size);
         Ok(if self.spool.keeps_events() { draft.keeping_events(size.1) } else { draft })
     }
 }

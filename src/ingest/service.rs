@@ -69,7 +69,7 @@ struct Connection {
     service: Arc<Service>,
     keys: Option<Arc<WriteKeys>>,
     /// Why whoever connected may not hand over anything.
-    stranger: Option<Arc<Refusal>>,
+    stranger: Option<Refusal>,
 }
 
 impl Connection {
@@ -79,21 +79,19 @@ impl Connection {
         stranger: Option<Refusal>,
     ) -> Connection {
         service.counters.connected();
-        Connection { service: service.clone(), keys, stranger: stranger.map(Arc::new) }
+        Connection { service: service.clone(), keys, stranger }
     }
 
     fn answer(
         &self,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + use<> {
-        let (service, keys, stranger) =
-            (self.service.clone(), self.keys.clone(), self.stranger.clone());
-        async move {
-            match stranger {
-                None => service.answer(request, keys.as_deref()).await,
-                Some(refusal) => service.forbid(request, &refusal).await,
-            }
-        }
+        let asked = match &self.stranger {
+            None => Asked::of(&request, self.keys.as_deref()),
+            Some(refusal) => Err(refusal.clone().into()),
+        };
+        let (service, body) = (self.service.clone(), request.into_body());
+        async move { service.answer(asked, body).await }
     }
 }
 
@@ -157,29 +155,16 @@ impl Service {
         Some(Refusal::new("forbidden", message))
     }
 
-    /// Answers a request of somebody who is not admitted.
-    async fn forbid(&self, request: Request<Incoming>, refusal: &Refusal) -> Response<Full<Bytes>> {
-        self.discard(request.into_body()).await;
-        self.counters.refused(refusal);
-        refused(refusal, None)
-    }
-
     fn connection_limits(&self) -> socket::Limits {
         let connections = self.connections.clone();
         socket::Limits { connections, header_timeout: self.limits.read_timeout }
     }
 
-    /// Answers one request, which must show one of `keys` where there are any to show.
+    /// Answers one request.
     ///
     /// # Cancel safety
     /// A request whose future is dropped may have been stored: the producer got no answer and re-sends.
-    pub async fn answer(
-        &self,
-        request: Request<Incoming>,
-        keys: Option<&WriteKeys>,
-    ) -> Response<Full<Bytes>> {
-        let asked = Asked::of(&request, keys);
-        let body = request.into_body();
+    async fn answer(&self, asked: Result<Asked, Refused>, body: Incoming) -> Response<Full<Bytes>> {
         let answer = match asked {
             Ok(Asked { route: Route::Health, .. }) => Ok(self.health()),
             Ok(asked) => self.take(asked, body).await.map_err(Refused::from),
