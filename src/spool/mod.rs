@@ -93,12 +93,12 @@ pub enum SyncMode {
     Every(Duration),
 }
 
-/// Where the committer writes and flushes.
+/// Who runs the committer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drive {
-    /// In a thread of its own: the shortest way from a request to its flush.
+    /// A thread of its own: the shortest way from a request to its flush.
     Thread,
-    /// In `spawn_blocking`, which keeps a paused clock from jumping during a flush.
+    /// A task that commits in `spawn_blocking`, which keeps a paused clock from jumping during a flush.
     Task,
 }
 
@@ -139,8 +139,9 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens or creates the spool. Blocks: call it before the runtime is busy, or in `spawn_blocking`; within the tokio
-    /// runtime of those who append, on which its committer gathers what they ask.
+    /// Opens or creates the spool. Blocks: call it before the runtime is busy, or in `spawn_blocking`.
+    ///
+    /// With [`Drive::Task`] it must be called within a tokio runtime.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -171,14 +172,24 @@ impl Spool {
         let committer = Committer::new(shared.clone(), writer, keeper, found);
         let (work, waiting) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(());
-        let driver = Driver::new(shared.clone(), committer, drive).map_err(threads())?;
-        let driver = Arc::new(driver);
+        let driver = Arc::new(Driver::new(shared.clone(), committer));
         let looped = driver.clone();
-        // Ends with `close` or the last handle.
-        drop(tokio::spawn(async move {
-            looped.run(waiting).await;
+        let run = async move {
+            looped.run(waiting, drive).await;
             drop(end);
-        }));
+        };
+        match drive {
+            Drive::Task => drop(tokio::spawn(run)), // ends with `close` or the last handle
+            Drive::Thread => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                let runtime =
+                    runtime.map_err(generation::failed("start the committer of", &directory))?;
+                let spawned = std::thread::Builder::new()
+                    .name("committer".into())
+                    .spawn(move || runtime.block_on(run));
+                spawned.map_err(generation::failed("start the committer of", &directory))?;
+            }
+        }
         Ok(Spool { shared, driver, work, ended, _lock: lock })
     }
 

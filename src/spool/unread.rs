@@ -1,13 +1,12 @@
-//! Answers on their way to who waits for them, and when the next group is closed.
+//! Answers on their way to who waits for them.
 //!
 //! ```text
-//! group answered ──▶ each waiter is woken, takes its answer ──▶ whoever is awake has had its turn ──▶ the next group closes
+//! group answered ──▶ each waiter is woken, takes its answer ──▶ the next group closes
 //! ```
 //! Who was just answered is likely to ask again, and while many are, a flush that begins before they have even seen their
-//! answers carries few. So a group is closed only once the answers of the last one are taken, and everybody whom the runtime
-//! had woken meanwhile had a turn that brought nothing more: the busier the processors, the longer that takes, and the more
-//! share the next flush. Nobody sleeps for it. Who is alone has taken its answer before it can ask again, and waits for
-//! nobody.
+//! answers carries few. So a group is closed only once the answers of the last one are taken: the busier the processors, the
+//! longer that takes, and the more share the next flush. Who is alone has taken its answer before it can ask again, and never
+//! waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,27 +46,15 @@ impl Appended {
 }
 
 impl Unread {
-    /// Waits until every answer is taken, or gone with who waited for it, and a turn of the runtime has brought no request
-    /// beside the `asked`; but not for long.
-    pub(super) async fn quiet(&self, asked: impl Fn() -> usize) {
-        let quiet = async {
-            loop {
-                let before = asked();
-                while !self.none() {
-                    self.none_left.notified().await;
-                }
-                tokio::task::yield_now().await;
-                if self.none() && asked() == before {
-                    break;
-                }
+    /// Waits until every answer is taken, or gone with who waited for it; but not for long.
+    pub(super) async fn taken(&self) {
+        let taken = async {
+            while self.count.load(Ordering::Acquire) > 0 {
+                self.none_left.notified().await;
             }
         };
         // Whoever is late is not waited for.
-        drop(tokio::time::timeout(PATIENCE, quiet).await);
-    }
-
-    fn none(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        drop(tokio::time::timeout(PATIENCE, taken).await);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests to the committer, their answers, and how they gather into groups.
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::entry::{Append, Content, Item, LaneId, Quarantined, Settlement, bytes_of};
 use super::error::AppendError;
@@ -91,12 +92,20 @@ impl Answer {
     }
 }
 
-/// Takes what waits behind `first`, which is nothing where the channel has ended. The flag says that it has.
-pub(super) fn group_of(
-    first: Option<Work>,
+/// Waits for a request, then takes what else waits. The flag says that the channel has ended.
+/// Returns an empty group when `flush_due` comes first.
+pub(super) async fn next_group(
     waiting: &mut mpsc::Receiver<Work>,
+    flush_due: Option<Instant>,
 ) -> (Vec<Work>, bool) {
-    let mut group = Vec::with_capacity(waiting.len() + 1);
+    let first = match flush_due {
+        None => waiting.recv().await,
+        Some(due) => match tokio::time::timeout_at(due, waiting.recv()).await {
+            Ok(first) => first,
+            Err(_) => return (Vec::new(), false),
+        },
+    };
+    let mut group = Vec::new();
     let mut bytes = 0;
     let mut next = first;
     loop {

@@ -192,10 +192,10 @@ fn options(directory: &Path) -> Options {
 type Looked = Result<(Held, Vec<Option<Bytes>>), String>;
 
 fn look(options: Options, identities: Vec<String>, newest: &[String]) -> Looked {
+    let spool = Spool::open(options, Drive::Thread)
+        .map_err(|error| format!("it does not open: {}", chain(&error)))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        let spool = Spool::open(options, Drive::Thread)
-            .map_err(|error| format!("it does not open: {}", chain(&error)))?;
         let mut held = Held { cursor: 1, ..Held::default() };
         let traits = spool.identities(identities).await.map_err(|error| chain(&error))?;
         for (_, entry) in

@@ -1,21 +1,15 @@
-//! Who drives the committer: a task that takes what waits, group after group, and has each committed where that may block;
-//! and the caller of a settlement itself, while nobody else does. A settlement is written without waiting for the disk, so
-//! that two changes of thread would be most of what it costs.
-//!
-//! The task is one of the runtime's that asks: a request reaches it, and an answer the request, without another thread being
-//! woken, and it knows when nobody there has anything more to ask (`unread`).
+//! Who drives the committer: a loop that takes what waits, group after group; and the caller of a settlement itself, while
+//! nobody else does. A settlement is written without waiting for the disk, so that two changes of thread would be most of
+//! what it costs.
 
-use std::io;
-use std::sync::mpsc as jobs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, mpsc};
 
 use super::super::Drive;
 use super::super::error::AppendError;
 use super::super::shared::Shared;
-use super::super::work::{Answer, Work, group_of, refuse};
+use super::super::work::{Work, next_group, refuse};
 use super::Committer;
 
 /// The committer, between those who drive it.
@@ -23,45 +17,17 @@ use super::Committer;
 pub(in crate::spool) struct Driver {
     shared: Arc<Shared>,
     committer: Mutex<Committer>,
-    place: Place,
-    /// When there is something to do even if nobody asks.
-    wake: watch::Sender<Option<Instant>>,
+    /// Tells the loop that it must look again when to wake.
+    written: Notify,
 }
-
-/// Where steps are taken: they may wait for the disk.
-#[derive(Debug)]
-enum Place {
-    Blocking,
-    Thread(jobs::Sender<Job>),
-}
-
-type Job = Box<dyn FnOnce() + Send>;
 
 impl Driver {
     /// A driver of `committer`; [`Driver::run`] must be run.
-    ///
-    /// # Errors
-    /// When its thread cannot be started.
-    pub(in crate::spool) fn new(
-        shared: Arc<Shared>,
-        committer: Committer,
-        drive: Drive,
-    ) -> io::Result<Driver> {
-        let place = match drive {
-            Drive::Task => Place::Blocking,
-            Drive::Thread => {
-                let (to, asked) = jobs::channel::<Job>();
-                let take = move || asked.into_iter().for_each(|job| job());
-                // It ends with the driver.
-                std::thread::Builder::new().name("committer".into()).spawn(take)?;
-                Place::Thread(to)
-            }
-        };
-        let committer = Mutex::new(committer);
-        Ok(Driver { shared, committer, place, wake: watch::Sender::new(None) })
+    pub(in crate::spool) fn new(shared: Arc<Shared>, committer: Committer) -> Driver {
+        Driver { shared, committer: Mutex::new(committer), written: Notify::new() }
     }
 
-    /// Commits a settlement in the caller's thread. Gives it back, for the task, where that might wait for the disk or for
+    /// Commits a settlement in the caller's thread. Gives it back, for the loop, where that might wait for the disk or for
     /// the committer.
     pub(in crate::spool) fn settle(&self, work: Work) -> Option<Work> {
         let mut committer = match self.committer.try_lock() {
@@ -72,48 +38,35 @@ impl Driver {
         if !self.shared.health.callers_may_wait() || !committer.settles_without_waiting(&work) {
             return Some(work);
         }
-        let answers = self.shared.health.commit(|| committer.commit(vec![work], false));
-        let due = committer.wake_at();
-        drop(committer);
-        self.wake.send_if_modified(|wake| {
-            let sooner = due.is_some_and(|due| wake.is_none_or(|wake| due < wake));
-            if sooner {
-                *wake = due;
-            }
-            sooner
-        });
-        answers.into_iter().for_each(Answer::send);
+        let was_due = committer.flush_due.is_some();
+        self.shared.health.commit(|| committer.commit(vec![work], false));
+        if !was_due && committer.flush_due.is_some() {
+            self.written.notify_one();
+        }
         None
     }
 
     /// Commits group after group until `Close`, the end of the channel, or a failure.
-    pub(in crate::spool) async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<Work>) {
-        let mut wake = self.wake.subscribe();
+    pub(in crate::spool) async fn run(
+        self: Arc<Self>,
+        mut waiting: mpsc::Receiver<Work>,
+        drive: Drive,
+    ) {
         loop {
-            let due = *wake.borrow_and_update();
-            let first = tokio::select! {
+            self.shared.unread.taken().await;
+            let wake = self.lock().wake_at();
+            let (group, last) = tokio::select! {
                 biased;
-                first = next(&mut waiting, due) => first,
-                _ = wake.changed() => continue,
+                next = next_group(&mut waiting, wake) => next,
+                () = self.written.notified() => continue,
             };
-            let (group, last) = match first {
-                Next::Work(first) => {
-                    self.shared.unread.quiet(|| waiting.len()).await;
-                    group_of(first, &mut waiting)
-                }
-                Next::Due => (Vec::new(), false),
-            };
-            let (tell, told) = oneshot::channel();
-            let tell = move |answers: Vec<Answer>| drop(tell.send(answers));
-            let stepped = self.step(move |committer| committer.commit_waiting(group, last, tell));
-            // What no answer comes from ends with a panic, below.
-            told.await.unwrap_or_default().into_iter().for_each(Answer::send);
-            stepped.await;
+            let step = move |committer: &mut Committer| committer.commit_waiting(group, last);
+            self.step(drive, step).await;
             if last || self.shared.health.failure().is_some() {
                 break;
             }
         }
-        self.step(Committer::end).await;
+        self.step(drive, Committer::end).await;
         waiting.close();
         while let Some(work) = waiting.recv().await {
             let error =
@@ -122,28 +75,23 @@ impl Driver {
         }
     }
 
-    /// Takes a step, which begins at once, where it may block.
-    fn step<S: FnOnce(&mut Committer) + Send + 'static>(
+    /// Runs what may block where `drive` says.
+    async fn step(
         self: &Arc<Self>,
-        step: S,
-    ) -> impl Future<Output = ()> + use<S> {
+        drive: Drive,
+        step: impl FnOnce(&mut Committer) + Send + 'static,
+    ) {
         let driver = self.clone();
-        let (end, ended) = oneshot::channel();
         let take = move || {
             let mut committer = driver.lock();
             driver.shared.health.commit(|| step(&mut committer));
-            driver.wake.send_replace(committer.wake_at());
         };
-        // Who hears of the end may be who closes the spool: nothing of it is held then.
-        let job = move || {
-            take();
-            let _runtime_gone = end.send(());
-        };
-        match &self.place {
-            Place::Blocking => drop(tokio::task::spawn_blocking(job)),
-            Place::Thread(to) => drop(to.send(Box::new(job))),
+        match drive {
+            Drive::Thread => take(),
+            Drive::Task => {
+                tokio::task::spawn_blocking(take).await.expect("a step catches its own panics");
+            }
         }
-        async { ended.await.expect("a step catches its own panics") }
     }
 
     /// Calls `seen` while nobody writes to the store, or is about to; `false` when somebody is.
@@ -158,32 +106,8 @@ impl Driver {
         rests
     }
 
-    /// The segment under way is to end, and could not.
-    #[cfg(test)]
-    fn wait_to_roll(&self) {
-        let mut committer = self.lock();
-        committer.wait_to_roll();
-        self.wake.send_replace(committer.wake_at());
-    }
-
     fn lock(&self) -> MutexGuard<'_, Committer> {
         self.committer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the task must turn to.
-enum Next {
-    /// This work; nothing when the channel has ended.
-    Work(Option<Work>),
-    /// It is time for what nobody asks for.
-    Due,
-}
-
-/// Waits for the first work of a group, until `due`.
-async fn next(waiting: &mut mpsc::Receiver<Work>, due: Option<Instant>) -> Next {
-    match due {
-        None => Next::Work(waiting.recv().await),
-        Some(due) => timeout_at(due, waiting.recv()).await.map_or(Next::Due, Next::Work),
     }
 }
 
@@ -325,7 +249,7 @@ mod tests {
         while !spool.driver.at_rest(|| {}) {
             tokio::task::yield_now().await;
         }
-        spool.driver.wait_to_roll();
+        spool.driver.lock().wait_to_roll();
         let begun = Instant::now();
         spool.settle(settlement(lane, 1, 1, 1)).await.unwrap();
         let flushed = async {

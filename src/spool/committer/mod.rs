@@ -140,15 +140,15 @@ impl Committer {
     }
 
     /// What has waited, and what must be kept in step with it.
-    fn commit_waiting(&mut self, works: Vec<Work>, last: bool, tell: impl FnOnce(Vec<Answer>)) {
+    fn commit_waiting(&mut self, works: Vec<Work>, last: bool) {
         let works = self.with_room(works);
-        tell(self.commit(works, last));
+        self.commit(works, last);
         // A failure is told to everyone by itself.
         drop(self.guarded(Committer::keep_up));
     }
 
-    /// One group, from requests to their answers, which are yet to be sent.
-    fn commit(&mut self, works: Vec<Work>, last: bool) -> Vec<Answer> {
+    /// One group, from requests to answers.
+    fn commit(&mut self, works: Vec<Work>, last: bool) {
         let begun = Instant::now();
         let flush_now = last || self.flush_due.is_some_and(|due| due <= Instant::now());
         let written = self.guarded(|committer| {
@@ -179,12 +179,12 @@ impl Committer {
             Err(error) => group.answers.iter_mut().for_each(|answer| answer.fail(&error)),
         }
         kill_point::pass("applied");
+        group.answers.into_iter().for_each(Answer::send);
         self.flush_due = match self.shared.options.sync {
             _ if self.writer.behind() == 0 => None,
             SyncMode::Every(interval) => self.flush_due.or(Some(Instant::now() + interval)),
             SyncMode::Always => Some(Instant::now() + BEHIND_FOR),
         };
-        group.answers
     }
 
     /// When there is something to do even if nobody asks.
