@@ -6,7 +6,7 @@
 //!                           └──────── answer, only after the commit ◀───────────────┘
 //! ```
 //!
-//! - Promise 1: a 200 is written only after `Spool::append` has returned, which means a flush.
+//! - Promise 1: a 200 is written only after what `Spool::append` returns has resolved, which means a flush.
 //! - Promise 2: everything that can refuse a request does so before the append; the append is whole or nothing.
 //! - A Unix socket admits whom its mode admits; TCP asks for a write key. No page that a browser shows may hand over events:
 //!   what says that it comes from another origin is refused.

@@ -206,8 +206,8 @@ impl Spool {
     /// # Errors
     /// See [`AppendError`].
     /// # Cancel safety
-    /// It is handed over before the future is polled. Dropping that leaves the append stored without a receipt: the producer
-    /// re-sends.
+    /// It is handed over by the call, unless the committer is so far behind that it has to wait for a place. Dropping the future
+    /// may leave it stored without a receipt: the producer re-sends.
     /// # Panics
     /// When a record is larger than [`RECORD_BYTES_MAX`], its event than [`EVENT_BYTES_MAX`], or its lane unknown: the
     /// caller's bug.
@@ -244,7 +244,7 @@ impl Spool {
         self.ask(Work::Probe).await
     }
 
-    /// Hands work over at once, and waits for its answer: what waits holds nothing of the work.
+    /// Hands work over at once where there is a place for it, so that what waits for the answer holds nothing of the work.
     fn ask<T: Send>(
         &self,
         work: impl FnOnce(oneshot::Sender<Result<T, AppendError>>) -> Work,

@@ -67,8 +67,13 @@ fn kept(panic: &PanicHookInfo<'_>) -> bool {
     keep
 }
 
+/// What the spool failed of, where a step of its own panicked.
+pub(super) fn told(panic: &(dyn std::any::Any + Send)) -> String {
+    format!("it panicked: {}", text(panic))
+}
+
 /// The first line of a panic's message.
-pub(super) fn text(panic: &(dyn std::any::Any + Send)) -> &str {
+fn text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.and_then(|text| text.lines().next()).unwrap_or("no message")

@@ -270,10 +270,15 @@ impl Shared {
         let reason = match catch_unwind(AssertUnwindSafe(step)) {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.0,
-            Err(panic) => format!("it panicked: {}", panics::text(panic.as_ref())),
+            Err(panic) => panics::told(panic.as_ref()),
         };
+        Err(self.fail(reason))
+    }
+
+    /// Fails the spool, for good.
+    pub(super) fn fail(&self, reason: String) -> AppendError {
         tracing::error!(%reason, "the spool failed: nothing is accepted until a restart");
         self.health.fail(&reason);
-        Err(AppendError::Failed(reason))
+        AppendError::Failed(reason)
     }
 }

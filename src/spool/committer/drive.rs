@@ -2,12 +2,14 @@
 //! nobody else does. A settlement is written without waiting for the disk, so that two changes of thread would be most of
 //! what it costs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::{Notify, mpsc};
 
 use super::super::Drive;
 use super::super::error::AppendError;
+use super::super::panics;
 use super::super::shared::Shared;
 use super::super::work::{Work, next_group, refuse};
 use super::Committer;
@@ -39,7 +41,7 @@ impl Driver {
             return Some(work);
         }
         let was_due = committer.flush_due.is_some();
-        self.shared.health.commit(|| committer.commit(vec![work], false));
+        self.take(&mut committer, |committer| committer.commit(vec![work], false));
         if !was_due && committer.flush_due.is_some() {
             self.written.notify_one();
         }
@@ -84,13 +86,21 @@ impl Driver {
         let driver = self.clone();
         let take = move || {
             let mut committer = driver.lock();
-            driver.shared.health.commit(|| step(&mut committer));
+            driver.take(&mut committer, step);
         };
         match drive {
             Drive::Thread => take(),
             Drive::Task => {
-                tokio::task::spawn_blocking(take).await.expect("a step catches its own panics");
+                tokio::task::spawn_blocking(take).await.expect("a step's panic is caught");
             }
+        }
+    }
+
+    /// Takes a step; a panic that it does not catch itself is the spool's failure, so that the daemon ends.
+    fn take(&self, committer: &mut Committer, step: impl FnOnce(&mut Committer)) {
+        let step = || self.shared.health.commit(|| step(committer));
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
+            self.shared.fail(panics::told(panic.as_ref()));
         }
     }
 
@@ -125,7 +135,7 @@ mod tests {
 
     use crate::spool::model_tests::{options, quarantined, record, reopen, settlement};
     use crate::spool::work::{WAITING_MAX, Work};
-    use crate::spool::{Append, Drive, Seq, Settlement, Spool};
+    use crate::spool::{Append, AppendError, Drive, Seq, Settlement, Spool};
 
     /// A committer that somebody drives for a long time.
     struct Busy {
@@ -166,6 +176,41 @@ mod tests {
         probe.await.unwrap();
         spool.close().await;
         assert!(spool.probe().await.is_err());
+    }
+
+    /// Goal: a step that panics where nobody looks for it ends the daemon, instead of a committer that is never heard of again.
+    #[tokio::test]
+    async fn a_step_that_panics_fails_the_spool() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        spool.driver.step(Drive::Thread, |_| panic!("out of luck")).await;
+        let reason = spool.failed().await;
+        assert!(reason.contains("panicked: out of luck"), "{reason}");
+        assert!(matches!(spool.lane("uk", 0).await, Err(AppendError::Failed(_))));
+        spool.close().await;
+    }
+
+    /// Goal: an append is handed over by the call, as long as there is a place for it.
+    #[tokio::test]
+    async fn an_append_that_is_never_polled_is_stored_where_there_is_a_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        let lane = spool.lane("uk", 0).await.unwrap();
+        let append = || {
+            let items = vec![record(lane, "t", b"x")];
+            spool.append(Append { items, ..Append::default() })
+        };
+        drop(append());
+        spool.probe().await.unwrap();
+        assert_eq!(*spool.newest(lane).borrow(), 1);
+        let busy = Busy::begin(&spool);
+        let asked: Vec<_> = (0..2 * WAITING_MAX + 2).map(|_| append()).collect();
+        drop(asked);
+        busy.end();
+        spool.probe().await.unwrap();
+        let (stored, places) = (*spool.newest(lane).borrow(), WAITING_MAX as u64);
+        assert!((places..=2 * places + 1).contains(&stored), "{stored}");
+        spool.close().await;
     }
 
     /// Goal: who finds every place before a busy committer taken waits for one, and is served like the others.
@@ -294,6 +339,11 @@ mod tests {
         let busy = spool.driver.lock();
         assert!(spool.driver.settle(work).is_some() && !answered());
         drop(busy);
+
+        // One that finds a flush due would wait for it.
+        spool.driver.lock().flush_due = Some(Instant::now());
+        let (work, mut answered) = asked(settlement(lane, 2, 1, 1));
+        assert!(spool.driver.settle(work).is_some() && !answered());
 
         // Faster than any disk: those that find too much behind wait for it, and every one counts.
         for seq in 2..=40 {

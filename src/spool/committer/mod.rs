@@ -135,8 +135,10 @@ impl Committer {
         let plain = matches!(work, Work::Settle(settlement, _) if settlement.copies.is_empty());
         let behind_too_far =
             self.shared.options.sync == SyncMode::Always && self.writer.behind() + 1 >= BEHIND_MAX;
+        let flush_is_due = self.flush_due.is_some_and(|due| due <= Instant::now());
         let open = !self.ended && self.shared.health.failure().is_none();
-        plain && open && !behind_too_far && self.writer.fits(work.bytes() as u64)
+        let waits = behind_too_far || flush_is_due;
+        plain && open && !waits && self.writer.fits(work.bytes() as u64)
     }
 
     /// What has waited, and what must be kept in step with it.
