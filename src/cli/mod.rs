@@ -25,7 +25,6 @@ mod status;
 mod top;
 mod when;
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::available_parallelism;
@@ -277,10 +276,8 @@ pub fn main() -> ExitCode {
         }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
-    if env::var_os("TOKIO_WORKER_THREADS").is_none() {
-        // One may wait for the disk.
-        runtime.worker_threads(available_parallelism().map_or(2, |cores| cores.get().max(2)));
-    }
+    // One may wait for the disk.
+    runtime.worker_threads(available_parallelism().map_or(2, |cores| cores.get().max(2)));
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
