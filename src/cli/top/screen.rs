@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 
 use super::model::{Rates, Top};
 use crate::admin::protocol::{IntegrationStatus, Status};
-use crate::cli::show::{self, BAD, GOOD, age, cell, number, printable, short_age};
+use crate::cli::show::{self, BAD, GOOD, WARN, age, cell, number, printable, short_age};
 use crate::cli::status::{causes, state};
 use crate::clock::UnixMillis;
 
@@ -104,7 +104,13 @@ fn heading(top: &Top, palette: Palette, now: UnixMillis) -> Vec<Line<'static>> {
             first.push(Span::styled("refusing producers", palette.serious(BAD)));
             trouble = Line::styled(format!(" {}", printable(reason)), palette.serious(BAD));
         }
-        (None, None) => first.push(Span::styled("accepting", palette.serious(GOOD))),
+        (None, None) => {
+            first.push(Span::styled("accepting", palette.serious(GOOD)));
+            if status.erasure_waits {
+                let text = " an erasure waits for room on the disk: `pillarbox status` says more";
+                trouble = Line::styled(text, palette.serious(WARN));
+            }
+        }
     }
     vec![Line::from(first), Line::raw(sums(top, status)), trouble]
 }
@@ -306,6 +312,17 @@ mod tests {
         full.press(Key::Help);
         let (_, lines) = drawn(&full, Palette::Plain, (80, 24));
         assert!(lines.join("\n").contains("quit; the daemon goes on"), "{lines:?}");
+    }
+
+    #[test]
+    fn an_erasure_that_waits_is_told() {
+        let mut status = of(vec![known("uk", State::Idle, "")]);
+        status.erasure_waits = true;
+        let mut waiting = Top::default();
+        waiting.update(Ok(status), UnixMillis(0));
+        let (_, lines) = drawn(&waiting, Palette::Plain, (80, 24));
+        assert!(lines[0].ends_with(": accepting"), "{lines:?}");
+        assert!(lines[2].starts_with(" an erasure waits for room on the disk"), "{lines:?}");
     }
 
     #[test]
