@@ -115,10 +115,12 @@ fn id_of(key: &[u8]) -> Result<QuarantineId, StoreError> {
 mod tests {
     use super::*;
     use crate::clock::UnixMillis;
+    use crate::spool::model_tests::{options, quarantined, reopen};
+    use crate::spool::{Append, Content, Item};
 
     #[test]
     fn entries_of_both_versions_are_read() {
-        let mut entry = super::super::model_tests::quarantined(b"{}");
+        let mut entry = quarantined(b"{}");
         entry.first_at = UnixMillis(0);
         let key = 7_u64.to_be_bytes();
         assert_eq!(decode(&key, &encode(&key, &entry)), Ok(entry.clone()));
@@ -127,5 +129,30 @@ mod tests {
         assert_eq!((old[0], decode(&key, &old).unwrap().first_at), (1, entry.at));
         assert_eq!(decode(&key, &[9, 0, 0, 0, 0]), Err(SealError::Version(9)));
         assert_eq!(decode(b"other", &encode(&key, &entry)), Err(SealError::Checksum));
+    }
+
+    /// Goal: what is counted is there to be read, at every moment.
+    /// Method: ids count the entries, so the newest that is counted is looked for, over and over while entries come.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_count_never_runs_ahead_of_the_entries() {
+        const ENTRIES: u64 = 300;
+        let directory = tempfile::tempdir().unwrap();
+        let spool = reopen(&options(directory.path()));
+        let reading = spool.clone();
+        let reader = tokio::spawn(async move {
+            let mut counted = 0;
+            while counted < ENTRIES {
+                counted = reading.quarantine_count();
+                let newest = reading.quarantine(QuarantineId(counted.max(1)), 1).await.unwrap();
+                assert!(counted == 0 || newest.len() == 1, "entry {counted} is not there yet");
+            }
+        });
+        for _ in 0..ENTRIES {
+            let content = Content::Quarantine(Box::new(quarantined(b"{}")));
+            let items = vec![Item { once: None, content }];
+            spool.append(Append { items, ..Append::default() }).await.unwrap();
+        }
+        reader.await.unwrap();
+        spool.close().await;
     }
 }
