@@ -8,6 +8,7 @@ use crate::spool::Append;
 
 /// A request that was read. Holds nothing of its text, whose memory is free while the disk is waited for.
 #[derive(Debug)]
+#[must_use = "nothing of it is stored before it is committed"]
 pub struct Drafted {
     pub(super) append: Append,
     pub(super) told: Told,

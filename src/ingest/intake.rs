@@ -395,6 +395,30 @@ mod tests {
         spool.close().await;
     }
 
+    /// Promise 6: what is pushed counts once for each integration that it goes to, and is told once.
+    #[tokio::test]
+    async fn a_push_counts_for_those_that_it_is_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let (spool, uk, intake) = intake(directory.path()).await;
+        let de = spool.lane("de", 0).await.unwrap();
+        let fed = [("uk", uk), ("de", de)].map(|(name, lane)| Integration {
+            name: name.to_owned(),
+            lanes: vec![lane],
+            scope: lane.0,
+            rules: Rules::new(Preset::Retail, Vec::new()),
+        });
+        intake.feed(fed.into());
+        let body = br#"[{"@type":"order","id":"1"},{"@type":"order","id":"2"}]"#;
+        for (asked, counts) in [(None, (2, 2)), (Some("de"), (2, 4))] {
+            let taken = intake.commit(intake.push(body, asked).unwrap()).await.unwrap();
+            assert_eq!((taken.accepted, taken.items.len()), (2, 0));
+            let tallied = intake.tallied();
+            assert_eq!((tallied["uk"].accepted, tallied["de"].accepted), counts);
+            assert_eq!((*spool.newest(uk).borrow(), *spool.newest(de).borrow()), counts);
+        }
+        spool.close().await;
+    }
+
     /// Promise 6: an operator's retry never ends an event in silence.
     #[tokio::test]
     async fn a_retry_that_would_drop_the_event_keeps_it() {

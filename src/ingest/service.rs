@@ -298,8 +298,8 @@ impl Asked {
             Route::Single(_) | Route::Batch | Route::Push => {}
         }
         let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-        let asked = if route == Route::Push { request.uri().query() } else { None };
-        let mut pairs = asked.unwrap_or_default().split('&');
+        let query = if route == Route::Push { request.uri().query() } else { None };
+        let mut pairs = query.into_iter().flat_map(|query| query.split('&'));
         let integration = pairs.find_map(|pair| pair.strip_prefix("integration="));
         let integration = integration.map(str::to_owned);
         Ok(Asked { route, encoding: Encoding::of(encoding)?, integration })

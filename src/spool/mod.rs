@@ -163,7 +163,7 @@ impl Spool {
         let started = Keeper::start(shared.clone(), prepared.clone(), noted).and_then(|keeper| {
             // A failure is told to everyone by itself.
             let beside = move || drop(following.guarded(|| following.store.catch_up()));
-            let fail = move |error: &_| failing.health.fail(&format!("flush the log: {error}"));
+            let fail = move |error: &_| drop(failing.fail(format!("flush the log: {error}")));
             Ok((keeper, Syncer::start(beside, fail)?))
         });
         let (keeper, syncer) = started.map_err(threads())?;
@@ -258,18 +258,17 @@ impl Spool {
     }
 
     fn hand_over(&self, work: Work) -> impl Future<Output = Result<(), AppendError>> + Send {
-        let (closed, waits) = match self.work.try_send(work) {
-            Ok(()) => (false, None),
-            Err(TrySendError::Closed(_)) => (true, None),
+        let waits = match self.work.try_send(work) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Closed(_)) => Err(self.closed()),
             // In a box: futures that hold it for a case that is rare would all be larger.
-            Err(TrySendError::Full(work)) => (false, Some(Box::pin(self.work.send(work)))),
+            Err(TrySendError::Full(work)) => Ok(Some(Box::pin(self.work.send(work)))),
         };
         async move {
-            let closed = match waits {
-                Some(sent) => sent.await.is_err(),
-                None => closed,
-            };
-            if closed { Err(self.closed()) } else { Ok(()) }
+            match waits? {
+                Some(sent) => sent.await.map_err(|_| self.closed()),
+                None => Ok(()),
+            }
         }
     }
 

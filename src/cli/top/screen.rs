@@ -107,7 +107,7 @@ fn heading(top: &Top, palette: Palette, now: UnixMillis) -> Vec<Line<'static>> {
         (None, None) => {
             first.push(Span::styled("accepting", palette.serious(GOOD)));
             if status.erasure_waits {
-                let text = " an erasure waits for room on the disk: `pillarbox status` says more";
+                let text = " an erasure is not finished: `pillarbox status` says what to do";
                 trouble = Line::styled(text, palette.serious(WARN));
             }
         }
@@ -322,7 +322,10 @@ mod tests {
         waiting.update(Ok(status), UnixMillis(0));
         let (_, lines) = drawn(&waiting, Palette::Plain, (80, 24));
         assert!(lines[0].ends_with(": accepting"), "{lines:?}");
-        assert!(lines[2].starts_with(" an erasure waits for room on the disk"), "{lines:?}");
+        assert!(
+            lines[2].starts_with(" an erasure is not finished: `pillarbox status`"),
+            "{lines:?}"
+        );
     }
 
     #[test]
